@@ -1,1 +1,2 @@
 //! edgetwin
+pub mod store;
