@@ -1,2 +1,6 @@
 //! edgetwin
+pub mod node;
 pub mod store;
+pub mod telemetry;
+pub mod twin;
+pub mod writer;

@@ -1,0 +1,311 @@
+//! Every counter and every kind of event, by name: one place for `/metrics`, logs and `events`.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Events kept for `edgetwin events`; older ones are forgotten. A thousand fill a terminal many
+/// times over and take about 300 KB.
+pub const EVENTS_MAX: usize = 1000;
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A level.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Adds `n`, which may be negative.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Sets the level.
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The level.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Durations, nanoseconds, three significant digits up to a minute.
+#[derive(Debug)]
+pub struct Timing(Mutex<Histogram<u64>>);
+
+impl Default for Timing {
+    fn default() -> Self {
+        // The bounds are constants that hdrhistogram accepts.
+        let histogram = Histogram::new_with_bounds(1, 60_000_000_000, 2)
+            .unwrap_or_else(|_| unreachable!("constant bounds"));
+        Self(Mutex::new(histogram))
+    }
+}
+
+impl Timing {
+    /// Records a duration.
+    pub fn record(&self, duration: std::time::Duration) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(nanos);
+    }
+
+    /// A copy of what was recorded.
+    pub fn snapshot(&self) -> Histogram<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Forgets what was recorded.
+    pub fn reset(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).reset();
+    }
+}
+
+/// Something that a person who runs the twin should know of.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Microseconds since 1970, of the first time.
+    pub first_us: i64,
+    /// Microseconds since 1970, of the last time.
+    pub last_us: i64,
+    /// How often it happened in between.
+    pub count: u64,
+    /// `Normal` or `Warning`.
+    #[serde(rename = "type")]
+    pub severity: Severity,
+    /// A stable CamelCase word.
+    pub reason: &'static str,
+    /// What it is about: `Twin/farm/node-17`.
+    pub object: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Whether an event calls for someone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Severity {
+    /// As intended.
+    Normal,
+    /// Someone should look.
+    Warning,
+}
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $type:ident = $name:literal,)+) => {
+        /// All metrics and the latest events of a runtime.
+        #[derive(Debug, Default)]
+        pub struct Telemetry {
+            $($(#[doc = $help])+ pub $field: $type,)+
+            events: Mutex<VecDeque<Event>>,
+        }
+
+        impl Telemetry {
+            /// The metrics in the text format of Prometheus 0.0.4.
+            pub fn prometheus(&self) -> String {
+                let mut text = String::with_capacity(8192);
+                $(self.$field.write(&mut text, $name, concat!($($help),+).trim());)+
+                text
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Readings that became part of a twin.
+    readings: Counter = "edgetwin_readings_total",
+    /// Readings that were taken before and came again.
+    readings_duplicate: Counter = "edgetwin_readings_duplicate_total",
+    /// Readings that were refused: malformed, unknown node, out of range.
+    readings_refused: Counter = "edgetwin_readings_refused_total",
+    /// Readings that were not stored, for lack of space or after a failed write.
+    readings_not_stored: Counter = "edgetwin_readings_not_stored_total",
+    /// MQTT connections that are open.
+    mqtt_connections: Gauge = "edgetwin_mqtt_connections",
+    /// MQTT connections accepted.
+    mqtt_accepted: Counter = "edgetwin_mqtt_connections_accepted_total",
+    /// MQTT connections closed for a violation of the protocol.
+    mqtt_violations: Counter = "edgetwin_mqtt_protocol_violations_total",
+    /// MQTT messages received.
+    mqtt_received: Counter = "edgetwin_mqtt_messages_received_total",
+    /// MQTT messages sent to subscribers.
+    mqtt_sent: Counter = "edgetwin_mqtt_messages_sent_total",
+    /// MQTT messages dropped because a subscriber was too slow or away for too long.
+    mqtt_dropped: Counter = "edgetwin_mqtt_messages_dropped_total",
+    /// MQTT sessions kept, connected or not.
+    mqtt_sessions: Gauge = "edgetwin_mqtt_sessions",
+    /// Verdicts written to twins.
+    verdicts: Counter = "edgetwin_verdicts_total",
+    /// Calls of services that failed after all tries.
+    calls_failed: Counter = "edgetwin_service_calls_failed_total",
+    /// Calls of services that were dropped by an overload policy.
+    calls_dropped: Counter = "edgetwin_service_calls_dropped_total",
+    /// Attempts that went to another instance after a failure.
+    calls_retried: Counter = "edgetwin_service_calls_retried_total",
+    /// HTTP requests answered.
+    http_requests: Counter = "edgetwin_http_requests_total",
+    /// HTTP requests refused for their Host or Origin.
+    http_refused: Counter = "edgetwin_http_refused_total",
+    /// Events that a slow reader of a stream missed.
+    stream_missed: Counter = "edgetwin_stream_events_missed_total",
+    /// From the arrival of a reading to its record being staged.
+    stage_apply: Timing = "edgetwin_stage_apply_seconds",
+    /// From the lookup of a service to its verdict, in process.
+    stage_inference: Timing = "edgetwin_stage_inference_seconds",
+    /// Lookup of an instance by name.
+    stage_lookup: Timing = "edgetwin_stage_lookup_seconds",
+    /// Calls of a service over HTTP, tries included.
+    stage_call: Timing = "edgetwin_stage_call_seconds",
+    /// Writing and syncing a batch.
+    stage_commit: Timing = "edgetwin_stage_commit_seconds",
+    /// From the arrival of a reading to its acknowledgement being written.
+    stage_ack: Timing = "edgetwin_stage_ack_seconds",
+}
+
+impl Telemetry {
+    /// Notes an event; one with the same reason and object raises the count of the former.
+    pub fn event(
+        &self,
+        now_us: i64,
+        severity: Severity,
+        reason: &'static str,
+        object: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        let (object, message) = (object.into(), message.into());
+        match severity {
+            Severity::Normal => tracing::info!(reason, object, "{message}"),
+            Severity::Warning => tracing::warn!(reason, object, "{message}"),
+        }
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let same =
+            events.iter().rposition(|event| event.reason == reason && event.object == object);
+        let mut event = match same.and_then(|at| events.remove(at)) {
+            Some(event) => event,
+            None => Event {
+                first_us: now_us,
+                last_us: now_us,
+                count: 0,
+                severity,
+                reason,
+                object,
+                message: String::new(),
+            },
+        };
+        event.count += 1;
+        event.last_us = now_us;
+        event.message = message;
+        if events.len() == EVENTS_MAX {
+            events.pop_front();
+        }
+        events.push_back(event);
+    }
+
+    /// The latest events, oldest first.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+/// A metric that writes itself.
+trait Metric {
+    fn write(&self, text: &mut String, name: &str, help: &str);
+}
+
+impl Metric for Counter {
+    fn write(&self, text: &mut String, name: &str, help: &str) {
+        head(text, name, help, "counter");
+        line(text, name, self.get());
+    }
+}
+
+impl Metric for Gauge {
+    fn write(&self, text: &mut String, name: &str, help: &str) {
+        head(text, name, help, "gauge");
+        line(text, name, self.get());
+    }
+}
+
+impl Metric for Timing {
+    fn write(&self, text: &mut String, name: &str, help: &str) {
+        let histogram = self.snapshot();
+        head(text, name, help, "summary");
+        for quantile in [0.5, 0.9, 0.99, 0.999] {
+            let seconds = histogram.value_at_quantile(quantile) as f64 / 1e9;
+            line(text, &format!("{name}{{quantile=\"{quantile}\"}}"), seconds);
+        }
+        line(text, &format!("{name}_sum"), histogram.mean() * histogram.len() as f64 / 1e9);
+        line(text, &format!("{name}_count"), histogram.len());
+    }
+}
+
+/// Writes the two lines in front of a metric.
+pub fn head(text: &mut String, name: &str, help: &str, kind: &str) {
+    // Writing to a string cannot fail.
+    let _infallible = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+}
+
+/// Writes one sample.
+pub fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
+    let _infallible = writeln!(text, "{name} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_event_is_counted_and_old_ones_are_forgotten() {
+        let telemetry = Telemetry::default();
+        for time in 0..5 {
+            telemetry.event(time, Severity::Warning, "NotJson", "Twin/a/b", format!("{time}"));
+        }
+        let events = telemetry.events();
+        assert_eq!((events.len(), events[0].count), (1, 5));
+        assert_eq!((events[0].first_us, events[0].last_us), (0, 4));
+        for n in 0..EVENTS_MAX {
+            telemetry.event(9, Severity::Normal, "Started", format!("Service/a/{n}"), "");
+        }
+        assert_eq!(telemetry.events().len(), EVENTS_MAX);
+    }
+
+    #[test]
+    fn metrics_are_in_the_text_format() {
+        let telemetry = Telemetry::default();
+        telemetry.readings.add(3);
+        telemetry.stage_commit.record(std::time::Duration::from_micros(80));
+        let text = telemetry.prometheus();
+        assert!(
+            text.contains("# TYPE edgetwin_readings_total counter\nedgetwin_readings_total 3\n")
+        );
+        assert!(text.contains("edgetwin_stage_commit_seconds_count 1\n"));
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (_, value) = line.rsplit_once(' ').unwrap();
+            value.parse::<f64>().unwrap();
+        }
+    }
+}
