@@ -1,2 +1,6 @@
 //! edgetwin
+
+pub mod cacc;
+pub mod manifest;
+pub mod scalar;
 pub mod store;
