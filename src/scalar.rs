@@ -16,13 +16,21 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The known word that a misspelt one most likely stands for, if one is close enough: at most a
-/// third of its letters differ, swaps counted once, letter case not at all.
+/// third of its letters differ (none of one or two), swaps counted once, letter case not at all.
 pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
-    let far = (word.chars().count() / 3).clamp(1, 4);
+    let far = match word.chars().count() {
+        0..=2 => 0,
+        length => (length / 3).min(4),
+    };
     known
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
         .filter(|(distance, _)| *distance <= far)
         .min()
         .map(|(_, candidate)| candidate)
@@ -42,7 +50,10 @@ pub struct ScalarError {
 
 impl ScalarError {
     fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { message: message.into(), help: help.into() }
+        Self {
+            message: message.into(),
+            help: help.into(),
+        }
     }
 }
 
@@ -124,7 +135,8 @@ impl fmt::Display for Duration {
     }
 }
 
-const DURATION_HELP: &str = "write a number and a unit without a space: `500ms`, `10s`, `5m`, `2h`, `1d`";
+const DURATION_HELP: &str =
+    "write a number and a unit without a space: `500ms`, `10s`, `5m`, `2h`, `1d`";
 
 impl FromStr for Duration {
     type Err = ScalarError;
@@ -134,16 +146,22 @@ impl FromStr for Duration {
             let guess = guess_duration(text);
             ScalarError::new(
                 format!("`{text}` is not a duration"),
-                guess.map_or(DURATION_HELP.to_owned(), |guess| format!("did you mean `{guess}`? {DURATION_HELP}")),
+                guess.map_or(DURATION_HELP.to_owned(), |guess| {
+                    format!("did you mean `{guess}`? {DURATION_HELP}")
+                }),
             )
         };
         let mut rest = text;
         let mut total_ms = 0.0_f64;
         let mut last_unit_ms = f64::INFINITY;
         while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+            let digits = rest
+                .find(|c: char| !c.is_ascii_digit() && c != '.')
+                .unwrap_or(rest.len());
             let (number, after) = rest.split_at(digits);
-            let letters = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
+            let letters = after
+                .find(|c: char| !c.is_alphabetic())
+                .unwrap_or(after.len());
             let (unit, after) = after.split_at(letters);
             let unit_ms = match unit {
                 "ms" => 1.0,
@@ -164,9 +182,14 @@ impl FromStr for Duration {
             return Err(wrong());
         }
         if total_ms > DURATION_MS_MAX as f64 {
-            return Err(ScalarError::new(format!("`{text}` is longer than 10 years"), DURATION_HELP));
+            return Err(ScalarError::new(
+                format!("`{text}` is longer than 10 years"),
+                DURATION_HELP,
+            ));
         }
-        Ok(Self { ms: total_ms.round() as u64 })
+        Ok(Self {
+            ms: total_ms.round() as u64,
+        })
     }
 }
 
@@ -182,7 +205,9 @@ fn is_decimal(number: &str) -> bool {
 /// The spelling that somebody who wrote `10 sec` had in mind.
 fn guess_duration(text: &str) -> Option<String> {
     let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    let split = compact.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(compact.len());
+    let split = compact
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(compact.len());
     let (number, unit) = compact.split_at(split);
     if !is_decimal(number) {
         return None;
@@ -246,7 +271,10 @@ impl FromStr for Percent {
             .and_then(|number| number.parse::<f64>().ok())
             .ok_or_else(|| ScalarError::new(format!("`{text}` is not a percentage"), help))?;
         if number > 100.0 {
-            return Err(ScalarError::new(format!("`{text}` is more than the whole"), help));
+            return Err(ScalarError::new(
+                format!("`{text}` is more than the whole"),
+                help,
+            ));
         }
         Ok(Self { percent: number })
     }
@@ -281,7 +309,7 @@ impl Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (unit, scale) in [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-            if self.bytes > 0 && self.bytes % scale == 0 {
+            if self.bytes > 0 && self.bytes.is_multiple_of(scale) {
                 return write!(f, "{}{unit}", self.bytes / scale);
             }
         }
@@ -311,7 +339,9 @@ impl FromStr for Size {
                 "write a number and a unit without a space: `512B`, `8KiB`, `4MiB`, `10kB`, `1MB`",
             )
         })?;
-        Ok(Self { bytes: bytes.round() as u64 })
+        Ok(Self {
+            bytes: bytes.round() as u64,
+        })
     }
 }
 
@@ -348,8 +378,12 @@ impl DataRate {
 
 impl fmt::Display for DataRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, scale) in [("Gbit/s", 1_000_000_000), ("Mbit/s", 1_000_000), ("kbit/s", 1000)] {
-            if self.bits_per_s > 0 && self.bits_per_s % scale == 0 {
+        for (unit, scale) in [
+            ("Gbit/s", 1_000_000_000),
+            ("Mbit/s", 1_000_000),
+            ("kbit/s", 1000),
+        ] {
+            if self.bits_per_s > 0 && self.bits_per_s.is_multiple_of(scale) {
                 return write!(f, "{}{unit}", self.bits_per_s / scale);
             }
         }
@@ -379,7 +413,9 @@ impl FromStr for DataRate {
                 "write a number and a unit without a space: `250kbit/s`, `6Mbit/s`, `11520B/s`",
             )
         })?;
-        Ok(Self { bits_per_s: bits.round() as u64 })
+        Ok(Self {
+            bits_per_s: bits.round() as u64,
+        })
     }
 }
 
@@ -426,7 +462,10 @@ impl FromStr for PropertyPath {
                     && property.split('/').all(|part| !part.is_empty())
                     && !text.contains(|c: char| c.is_control() || c.is_whitespace()) =>
             {
-                Ok(Self { feature: feature.to_owned(), property: property.to_owned() })
+                Ok(Self {
+                    feature: feature.to_owned(),
+                    property: property.to_owned(),
+                })
             }
             _ => Err(ScalarError::new(
                 format!("`{text}` is not a property of a twin"),
@@ -598,14 +637,26 @@ impl FromStr for Unit {
             return Ok(Self(text.to_owned()));
         }
         let lower = text.to_lowercase();
-        let alias = UNIT_ALIASES.iter().find(|(alias, _)| alias.to_lowercase() == lower).map(|(_, code)| *code);
-        let same_letters = UNITS.iter().map(|(code, _)| *code).find(|code| code.to_lowercase() == lower);
-        let guess = alias.or(same_letters).or_else(|| suggest(text, UNITS.iter().map(|(code, _)| *code)));
+        let alias = UNIT_ALIASES
+            .iter()
+            .find(|(alias, _)| alias.to_lowercase() == lower)
+            .map(|(_, code)| *code);
+        let same_letters = UNITS
+            .iter()
+            .map(|(code, _)| *code)
+            .find(|code| code.to_lowercase() == lower);
+        let guess = alias
+            .or(same_letters)
+            .or_else(|| suggest(text, UNITS.iter().map(|(code, _)| *code)));
         let help = match guess {
             Some(guess) => format!("did you mean `{guess}`? units are UCUM codes or SenML names"),
-            None => "units are UCUM codes or SenML names, such as `Cel`, `%RH`, `lx`, `dB`, `ppm`".to_owned(),
+            None => "units are UCUM codes or SenML names, such as `Cel`, `%RH`, `lx`, `dB`, `ppm`"
+                .to_owned(),
         };
-        Err(ScalarError::new(format!("`{text}` is not a known unit"), help))
+        Err(ScalarError::new(
+            format!("`{text}` is not a known unit"),
+            help,
+        ))
     }
 }
 
@@ -617,7 +668,9 @@ impl Serialize for Unit {
 
 impl<'de> Deserialize<'de> for Unit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        Cow::<'de, str>::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -702,7 +755,10 @@ pub fn check(scalar: &str, text: &str) -> Result<(), ScalarError> {
         "unit" => text.parse::<Unit>().map(drop),
         "digest" => match text.strip_prefix("sha256:") {
             Some(digits)
-                if digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
+                if digits.len() == 64
+                    && digits
+                        .bytes()
+                        .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
             {
                 Ok(())
             }
@@ -732,19 +788,32 @@ mod tests {
 
     #[test]
     fn duration_has_one_spelling() {
-        for (text, ms) in
-            [("10s", 10_000), ("250ms", 250), ("1.5s", 1500), ("1h30m", 5_400_000), ("0s", 0), ("2d", 172_800_000)]
-        {
+        for (text, ms) in [
+            ("10s", 10_000),
+            ("250ms", 250),
+            ("1.5s", 1500),
+            ("1h30m", 5_400_000),
+            ("0s", 0),
+            ("2d", 172_800_000),
+        ] {
             assert_eq!(text.parse::<Duration>().unwrap().as_ms(), ms, "{text}");
         }
-        for text in ["10 s", "10sec", "10", "", "s", "-1s", "1s1s", "1s2m", "1.s", "0.0001ms", "99999d", "1e3s", "1..5s"] {
+        for text in [
+            "10 s", "10sec", "10", "", "s", "-1s", "1s1s", "1s2m", "1.s", "0.0001ms", "99999d",
+            "1e3s", "1..5s",
+        ] {
             assert!(text.parse::<Duration>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn wrong_duration_names_the_right_one() {
-        for (text, guess) in [("10 s", "`10s`"), ("10sec", "`10s`"), ("5 minutes", "`5m`"), ("10", "`10s`")] {
+        for (text, guess) in [
+            ("10 s", "`10s`"),
+            ("10sec", "`10s`"),
+            ("5 minutes", "`5m`"),
+            ("10", "`10s`"),
+        ] {
             let error = text.parse::<Duration>().unwrap_err();
             assert!(error.help.contains(guess), "{error}");
         }
@@ -757,8 +826,14 @@ mod tests {
         }
         assert_eq!("25%".parse::<Percent>().unwrap().to_string(), "25%");
         assert_eq!("8KiB".parse::<Size>().unwrap().to_string(), "8KiB");
-        assert_eq!("6Mbit/s".parse::<DataRate>().unwrap().to_string(), "6Mbit/s");
-        assert_eq!("11520B/s".parse::<DataRate>().unwrap().as_bytes_per_s(), 11_520.0);
+        assert_eq!(
+            "6Mbit/s".parse::<DataRate>().unwrap().to_string(),
+            "6Mbit/s"
+        );
+        assert_eq!(
+            "11520B/s".parse::<DataRate>().unwrap().as_bytes_per_s(),
+            11_520.0
+        );
     }
 
     #[test]
@@ -770,7 +845,14 @@ mod tests {
 
     #[test]
     fn common_spellings_of_units_lead_to_the_code() {
-        for (text, code) in [("C", "Cel"), ("lux", "lx"), ("db", "dB"), ("cel", "Cel"), ("pa", "Pa"), ("Celsius", "Cel")] {
+        for (text, code) in [
+            ("C", "Cel"),
+            ("lux", "lx"),
+            ("db", "dB"),
+            ("cel", "Cel"),
+            ("pa", "Pa"),
+            ("Celsius", "Cel"),
+        ] {
             let error = text.parse::<Unit>().unwrap_err();
             assert!(error.help.contains(&format!("`{code}`")), "{error}");
         }

@@ -323,17 +323,29 @@ pub struct Checked {
 /// Every fault found, in the order of their places; at least one. A syntax fault hides the rest.
 pub fn check(text: &str, scope: &Scope) -> Result<Checked, Vec<ExprError>> {
     let syntax = |offset, message: String, help: &str| {
-        vec![ExprError { fault: Fault::Syntax, offset, width: 1, message, help: help.to_owned() }]
+        vec![ExprError {
+            fault: Fault::Syntax,
+            offset,
+            width: 1,
+            message,
+            help: help.to_owned(),
+        }]
     };
     if text.len() > EXPRESSION_BYTES_MAX {
         let message = format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes");
         return Err(syntax(0, message, "split it into several rules"));
     }
     if text.trim().is_empty() {
-        return Err(syntax(0, "the expression is empty".to_owned(), "write `true` for a rule that always holds"));
+        return Err(syntax(
+            0,
+            "the expression is empty".to_owned(),
+            "write `true` for a rule that always holds",
+        ));
     }
     let (prepared, durations) = take_out_durations(text)?;
-    let parsed = Parser::new().max_recursion_depth(48).parse_with_source_info(&prepared);
+    let parsed = Parser::new()
+        .max_recursion_depth(48)
+        .parse_with_source_info(&prepared);
     let (expr, source) = parsed.map_err(|errors| {
         let mut faults: Vec<ExprError> = errors
             .errors
@@ -341,14 +353,26 @@ pub fn check(text: &str, scope: &Scope) -> Result<Checked, Vec<ExprError>> {
             .map(|error| {
                 let offset = offset_of(&prepared, error.pos);
                 let (message, help) = explain_syntax(text, offset, &error.msg);
-                ExprError { fault: Fault::Syntax, offset, width: 1, message, help }
+                ExprError {
+                    fault: Fault::Syntax,
+                    offset,
+                    width: 1,
+                    message,
+                    help,
+                }
             })
             .collect();
         // What follows a syntax fault is mostly noise of the parser's recovery.
         faults.truncate(1);
         faults
     })?;
-    let mut checker = Checker { text, scope, source: &source, durations: &durations, errors: Vec::new() };
+    let mut checker = Checker {
+        text,
+        scope,
+        source: &source,
+        durations: &durations,
+        errors: Vec::new(),
+    };
     let typed = checker.expr(&expr);
     if let Some((_, kind)) = &typed
         && !matches!(kind, Type::Bool | Type::Any)
@@ -369,7 +393,10 @@ pub fn check(text: &str, scope: &Scope) -> Result<Checked, Vec<ExprError>> {
         Some((term, _)) if errors.is_empty() => {
             let mut facts = BTreeSet::new();
             collect_facts(&term, &mut facts);
-            Ok(Checked { term, facts: facts.into_iter().collect() })
+            Ok(Checked {
+                term,
+                facts: facts.into_iter().collect(),
+            })
         }
         _ => Err(errors),
     }
@@ -382,8 +409,12 @@ fn collect_facts(term: &Term, facts: &mut BTreeSet<Fact>) {
         }
         Term::List(items) => items.iter().for_each(|item| collect_facts(item, facts)),
         Term::Not(inner) | Term::Negate(inner) | Term::Abs(inner) => collect_facts(inner, facts),
-        Term::Binary(_, left, right) => [left, right].into_iter().for_each(|side| collect_facts(side, facts)),
-        Term::Choose(a, b, c) => [a, b, c].into_iter().for_each(|part| collect_facts(part, facts)),
+        Term::Binary(_, left, right) => [left, right]
+            .into_iter()
+            .for_each(|side| collect_facts(side, facts)),
+        Term::Choose(a, b, c) => [a, b, c]
+            .into_iter()
+            .for_each(|part| collect_facts(part, facts)),
         Term::Bool(_) | Term::Number(_) | Term::Text(_) | Term::DurationMs(_) => {}
     }
 }
@@ -408,7 +439,9 @@ fn take_out_durations(text: &str) -> Result<(String, Durations), Vec<ExprError>>
             }
             b'0'..=b'9' => {
                 let start = at;
-                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || matches!(bytes[at], b'.' | b'_')) {
+                while at < bytes.len()
+                    && (bytes[at].is_ascii_alphanumeric() || matches!(bytes[at], b'.' | b'_'))
+                {
                     at += 1;
                 }
                 let word = &text[start..at];
@@ -416,7 +449,10 @@ fn take_out_durations(text: &str) -> Result<(String, Durations), Vec<ExprError>>
                 let number = unit.is_empty()
                     || word.parse::<f64>().is_ok()
                     || word.starts_with("0x")
-                    || word.trim_end_matches(['u', 'U']).bytes().all(|b| b.is_ascii_digit());
+                    || word
+                        .trim_end_matches(['u', 'U'])
+                        .bytes()
+                        .all(|b| b.is_ascii_digit());
                 if number {
                     continue;
                 }
@@ -450,11 +486,18 @@ fn take_out_durations(text: &str) -> Result<(String, Durations), Vec<ExprError>>
 
 /// The byte offset of a line and column (both from 1, the column in characters).
 fn offset_of(text: &str, (line, column): (isize, isize)) -> usize {
-    let line_start: usize =
-        text.split_inclusive('\n').take(usize::try_from(line - 1).unwrap_or(0)).map(str::len).sum();
+    let line_start: usize = text
+        .split_inclusive('\n')
+        .take(usize::try_from(line - 1).unwrap_or(0))
+        .map(str::len)
+        .sum();
     let rest = text.get(line_start..).unwrap_or_default();
     let column = usize::try_from(column - 1).unwrap_or(0);
-    line_start + rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at)
+    line_start
+        + rest
+            .char_indices()
+            .nth(column)
+            .map_or(rest.len(), |(at, _)| at)
 }
 
 /// The parser's words made plainer, and what usually helps.
@@ -480,8 +523,13 @@ fn explain_syntax(text: &str, offset: usize, words: &str) -> (String, String) {
         ""
     };
     let message = match found {
-        Some(_) if words.contains("reserved") || words.contains("has()") => format!("not a CEL expression: {words}"),
-        Some(found) => format!("not a CEL expression at `{}`", found.chars().take(24).collect::<String>()),
+        Some(_) if words.contains("reserved") || words.contains("has()") => {
+            format!("not a CEL expression: {words}")
+        }
+        Some(found) => format!(
+            "not a CEL expression at `{}`",
+            found.chars().take(24).collect::<String>()
+        ),
         None => "not a CEL expression: it ends too early".to_owned(),
     };
     (message, help.to_owned())
@@ -497,8 +545,8 @@ const WINDOWS: &[(&str, Window)] = &[
 ];
 
 const FUNCTIONS: &[&str] = &[
-    "verdict", "age", "avg", "min", "max", "stddev", "rate", "count", "any", "all", "value", "label", "channel", "has",
-    "abs",
+    "verdict", "age", "avg", "min", "max", "stddev", "rate", "count", "any", "all", "value",
+    "label", "channel", "has", "abs",
 ];
 
 const VERDICT_FIELDS: &[(&str, VerdictField)] = &[
@@ -518,8 +566,12 @@ const CHANNEL_FIELDS: &[(&str, LinkField)] = &[
     ("delay", LinkField::Delay),
 ];
 
-const LINK_FIELDS: &[(&str, LinkField)] =
-    &[("load", LinkField::Load), ("loss", LinkField::Loss), ("delay", LinkField::Delay), ("rate", LinkField::Rate)];
+const LINK_FIELDS: &[(&str, LinkField)] = &[
+    ("load", LinkField::Load),
+    ("loss", LinkField::Loss),
+    ("delay", LinkField::Delay),
+    ("rate", LinkField::Rate),
+];
 
 const NODE_FIELDS: &[(&str, NodeField)] = &[
     ("online", NodeField::Online),
@@ -554,12 +606,27 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn fail(&mut self, fault: Fault, offset: usize, width: usize, message: String, help: impl Into<String>) {
-        self.errors.push(ExprError { fault, offset, width: width.max(1), message, help: help.into() });
+    fn fail(
+        &mut self,
+        fault: Fault,
+        offset: usize,
+        width: usize,
+        message: String,
+        help: impl Into<String>,
+    ) {
+        self.errors.push(ExprError {
+            fault,
+            offset,
+            width: width.max(1),
+            message,
+            help: help.into(),
+        });
     }
 
     fn token(&self, expr: &IdedExpr) -> usize {
-        self.source.offset_for(expr.id).map_or(0, |(start, _)| start as usize)
+        self.source
+            .offset_for(expr.id)
+            .map_or(0, |(start, _)| start as usize)
     }
 
     /// Where the expression's first character is.
@@ -567,7 +634,11 @@ impl<'a> Checker<'a> {
         match &expr.expr {
             Expr::Call(call) => match (&call.target, call.args.first()) {
                 (Some(target), _) => self.start(target),
-                (None, Some(first)) if is_operator(&call.func_name) && !is_prefix(&call.func_name) => self.start(first),
+                (None, Some(first))
+                    if is_operator(&call.func_name) && !is_prefix(&call.func_name) =>
+                {
+                    self.start(first)
+                }
                 (None, _) if is_operator(&call.func_name) => self.token(expr),
                 (None, _) => self.name_before(self.token(expr), &call.func_name),
             },
@@ -578,21 +649,38 @@ impl<'a> Checker<'a> {
 
     /// Where a function's name starts that ends before the parenthesis at `open`.
     fn name_before(&self, open: usize, name: &str) -> usize {
-        self.text.get(..open).and_then(|before| before.rfind(name)).unwrap_or(open)
+        self.text
+            .get(..open)
+            .and_then(|before| before.rfind(name))
+            .unwrap_or(open)
     }
 
     /// Where the field of a selection is written.
     fn field_at(&self, expr: &IdedExpr, field: &str) -> usize {
         let dot = self.token(expr);
-        self.text.get(dot..).and_then(|rest| rest.find(field)).map_or(dot, |at| dot + at)
+        self.text
+            .get(dot..)
+            .and_then(|rest| rest.find(field))
+            .map_or(dot, |at| dot + at)
     }
 
-    fn unknown(&mut self, fault: Fault, offset: usize, name: &str, message: String, known: &[&str]) {
+    fn unknown(
+        &mut self,
+        fault: Fault,
+        offset: usize,
+        name: &str,
+        message: String,
+        known: &[&str],
+    ) {
         let help = match suggest(name, known.iter().copied()) {
             Some(guess) => format!("did you mean `{guess}`?"),
             None if known.is_empty() => String::new(),
             None => {
-                let shown: Vec<String> = known.iter().take(16).map(|word| format!("`{word}`")).collect();
+                let shown: Vec<String> = known
+                    .iter()
+                    .take(16)
+                    .map(|word| format!("`{word}`"))
+                    .collect();
                 format!("there are {}", shown.join(", "))
             }
         };
@@ -614,14 +702,24 @@ impl<'a> Checker<'a> {
                         && !comparable(first, &kind)
                     {
                         let start = self.start(item);
-                        let message = format!("the list holds {} and {}", first.words(), kind.words());
-                        self.fail(Fault::WrongOperand, start, 1, message, "a list holds values of one type");
+                        let message =
+                            format!("the list holds {} and {}", first.words(), kind.words());
+                        self.fail(
+                            Fault::WrongOperand,
+                            start,
+                            1,
+                            message,
+                            "a list holds values of one type",
+                        );
                         return None;
                     }
                     element.get_or_insert(kind);
                     terms.push(term);
                 }
-                Some((Term::List(terms), Type::List(Box::new(element.unwrap_or(Type::Any)))))
+                Some((
+                    Term::List(terms),
+                    Type::List(Box::new(element.unwrap_or(Type::Any))),
+                ))
             }
             Expr::Comprehension(_) | Expr::Map(_) | Expr::Struct(_) | Expr::Unspecified => {
                 let start = self.token(expr);
@@ -647,14 +745,23 @@ impl<'a> Checker<'a> {
             LiteralValue::Null | LiteralValue::Bytes(_) => {
                 let start = self.token(expr);
                 let help = "whether a value is there is asked with `has(feature.property)`";
-                self.fail(Fault::WrongOperand, start, 1, "null and bytes are not values of a condition".to_owned(), help);
+                self.fail(
+                    Fault::WrongOperand,
+                    start,
+                    1,
+                    "null and bytes are not values of a condition".to_owned(),
+                    help,
+                );
                 return None;
             }
         })
     }
 
     fn duration_at(&self, offset: usize) -> Option<u64> {
-        self.durations.iter().find(|(at, _)| *at == offset).map(|(_, ms)| *ms)
+        self.durations
+            .iter()
+            .find(|(at, _)| *at == offset)
+            .map(|(_, ms)| *ms)
     }
 
     fn ident(&mut self, expr: &IdedExpr, name: &str) -> Typed {
@@ -669,13 +776,20 @@ impl<'a> Checker<'a> {
     /// A property by its bare name.
     fn property(&mut self, at: usize, name: &str) -> Option<(PropertyRef, Type)> {
         let scope = self.scope;
-        let found: Vec<&Property> = scope.properties.iter().filter(|property| property.name == name).collect();
+        let found: Vec<&Property> = scope
+            .properties
+            .iter()
+            .filter(|property| property.name == name)
+            .collect();
         let first = match found.as_slice() {
             [] => None,
             [first, rest @ ..] => {
                 if let Some(other) = rest.iter().find(|other| other.feature != first.feature) {
                     let message = format!("`{name}` is in two features");
-                    let help = format!("write `{}.{name}` or `{}.{name}`", first.feature, other.feature);
+                    let help = format!(
+                        "write `{}.{name}` or `{}.{name}`",
+                        first.feature, other.feature
+                    );
                     self.fail(Fault::UnknownName, at, name.len(), message, help);
                     return None;
                 }
@@ -683,41 +797,102 @@ impl<'a> Checker<'a> {
             }
         };
         if let Some(property) = first {
-            let reference = PropertyRef { feature: property.feature.clone(), name: name.to_owned() };
+            let reference = PropertyRef {
+                feature: property.feature.clone(),
+                name: name.to_owned(),
+            };
             return Some((reference, property.value.clone()));
         }
         if matches!(name, "link" | "node") {
-            let fields = if name == "link" { "load, loss, delay, rate" } else { "online, battery, lastSeen, lost, rssi, uptime, program" };
-            self.fail(Fault::WrongOperand, at, name.len(), format!("`{name}` is not a value by itself"), format!("it has the fields {fields}"));
+            let fields = if name == "link" {
+                "load, loss, delay, rate"
+            } else {
+                "online, battery, lastSeen, lost, rssi, uptime, program"
+            };
+            self.fail(
+                Fault::WrongOperand,
+                at,
+                name.len(),
+                format!("`{name}` is not a value by itself"),
+                format!("it has the fields {fields}"),
+            );
             return None;
         }
-        if scope.properties.iter().any(|property| property.feature == name) {
-            let names: Vec<&str> = scope.properties.iter().filter(|p| p.feature == name).map(|p| p.name.as_str()).collect();
+        if scope
+            .properties
+            .iter()
+            .any(|property| property.feature == name)
+        {
+            let names: Vec<&str> = scope
+                .properties
+                .iter()
+                .filter(|p| p.feature == name)
+                .map(|p| p.name.as_str())
+                .collect();
             let help = format!("write `{name}.{}`", names.first().unwrap_or(&"property"));
-            self.fail(Fault::UnknownName, at, name.len(), format!("`{name}` is a feature, not a property"), help);
+            self.fail(
+                Fault::UnknownName,
+                at,
+                name.len(),
+                format!("`{name}` is a feature, not a property"),
+                help,
+            );
             return None;
         }
         if scope.open {
-            return Some((PropertyRef { feature: String::new(), name: name.to_owned() }, Type::Any));
+            return Some((
+                PropertyRef {
+                    feature: String::new(),
+                    name: name.to_owned(),
+                },
+                Type::Any,
+            ));
         }
-        let mut known: Vec<&str> = scope.properties.iter().map(|property| property.name.as_str()).collect();
+        let mut known: Vec<&str> = scope
+            .properties
+            .iter()
+            .map(|property| property.name.as_str())
+            .collect();
         known.sort_unstable();
         known.dedup();
-        self.unknown(Fault::UnknownName, at, name, format!("there is no property `{name}` in the rule's twins"), &known);
+        self.unknown(
+            Fault::UnknownName,
+            at,
+            name,
+            format!("there is no property `{name}` in the rule's twins"),
+            &known,
+        );
         None
     }
 
     /// A property by feature and name.
-    fn feature_property(&mut self, at: usize, feature: &str, name: &str) -> Option<(PropertyRef, Type)> {
+    fn feature_property(
+        &mut self,
+        at: usize,
+        feature: &str,
+        name: &str,
+    ) -> Option<(PropertyRef, Type)> {
         let scope = self.scope;
-        let reference = PropertyRef { feature: feature.to_owned(), name: name.to_owned() };
-        if let Some(property) = scope.properties.iter().find(|p| p.feature == feature && p.name == name) {
+        let reference = PropertyRef {
+            feature: feature.to_owned(),
+            name: name.to_owned(),
+        };
+        if let Some(property) = scope
+            .properties
+            .iter()
+            .find(|p| p.feature == feature && p.name == name)
+        {
             return Some((reference, property.value.clone()));
         }
         if scope.open {
             return Some((reference, Type::Any));
         }
-        let known: Vec<&str> = scope.properties.iter().filter(|p| p.feature == feature).map(|p| p.name.as_str()).collect();
+        let known: Vec<&str> = scope
+            .properties
+            .iter()
+            .filter(|p| p.feature == feature)
+            .map(|p| p.name.as_str())
+            .collect();
         let message = format!("feature `{feature}` has no property `{name}` in the rule's twins");
         self.unknown(Fault::UnknownName, at, name, message, &known);
         None
@@ -726,7 +901,11 @@ impl<'a> Checker<'a> {
     fn subject(&mut self, expr: &'a IdedExpr) -> Option<Subject<'a>> {
         match &expr.expr {
             Expr::Ident(name) => {
-                let feature = self.scope.properties.iter().any(|property| property.feature == *name);
+                let feature = self
+                    .scope
+                    .properties
+                    .iter()
+                    .any(|property| property.feature == *name);
                 match name.as_str() {
                     _ if feature => Some(Subject::Feature(name)),
                     "link" => Some(Subject::Link),
@@ -734,7 +913,12 @@ impl<'a> Checker<'a> {
                     _ if self.scope.open => Some(Subject::Feature(name)),
                     _ => {
                         let at = self.token(expr);
-                        let mut known: Vec<&str> = self.scope.properties.iter().map(|p| p.feature.as_str()).collect();
+                        let mut known: Vec<&str> = self
+                            .scope
+                            .properties
+                            .iter()
+                            .map(|p| p.feature.as_str())
+                            .collect();
                         known.extend(["link", "node"]);
                         known.sort_unstable();
                         known.dedup();
@@ -755,15 +939,28 @@ impl<'a> Checker<'a> {
                         let name = self.text_argument(argument, "channel", "a Channel's name")?;
                         if !self.scope.channels.contains(&name) {
                             let at = self.token(argument) + 1;
-                            let known: Vec<&str> = self.scope.channels.iter().map(String::as_str).collect();
-                            self.unknown(Fault::UnknownChannel, at, &name, format!("there is no Channel `{name}`"), &known);
+                            let known: Vec<&str> =
+                                self.scope.channels.iter().map(String::as_str).collect();
+                            self.unknown(
+                                Fault::UnknownChannel,
+                                at,
+                                &name,
+                                format!("there is no Channel `{name}`"),
+                                &known,
+                            );
                             return None;
                         }
                         Some(Subject::Channel(Some(name)))
                     }
                     _ => {
                         let help = "write `channel()` for the node's own, or `channel(\"NAME\")`";
-                        self.fail(Fault::WrongArguments, at, 7, "`channel` takes at most one name".to_owned(), help);
+                        self.fail(
+                            Fault::WrongArguments,
+                            at,
+                            7,
+                            "`channel` takes at most one name".to_owned(),
+                            help,
+                        );
                         None
                     }
                 }
@@ -772,7 +969,13 @@ impl<'a> Checker<'a> {
                 let typed = self.expr(expr);
                 if let Some((_, kind)) = typed {
                     let at = self.start(expr);
-                    self.fail(Fault::WrongOperand, at, 1, format!("{} has no fields", kind.words()), "");
+                    self.fail(
+                        Fault::WrongOperand,
+                        at,
+                        1,
+                        format!("{} has no fields", kind.words()),
+                        "",
+                    );
                 }
                 None
             }
@@ -781,7 +984,11 @@ impl<'a> Checker<'a> {
 
     fn select(&mut self, expr: &'a IdedExpr, select: &'a SelectExpr) -> Typed {
         let field = select.field.as_str();
-        let at = if select.test { self.token(expr) } else { self.field_at(expr, field) };
+        let at = if select.test {
+            self.token(expr)
+        } else {
+            self.field_at(expr, field)
+        };
         let (fact, kind) = match self.subject(&select.operand)? {
             Subject::Feature(feature) => {
                 let (property, kind) = self.feature_property(at, feature, field)?;
@@ -791,11 +998,20 @@ impl<'a> Checker<'a> {
                 let of = self.field(at, field, "a verdict", VERDICT_FIELDS)?;
                 let kind = match of {
                     VerdictField::Label => {
-                        let labels = self.scope.services.iter().find(|s| s.name == service).and_then(|s| s.labels.clone());
+                        let labels = self
+                            .scope
+                            .services
+                            .iter()
+                            .find(|s| s.name == service)
+                            .and_then(|s| s.labels.clone());
                         Type::Text(labels)
                     }
-                    VerdictField::Score | VerdictField::OfRevision | VerdictField::LatencyMs => Type::Number(None),
-                    VerdictField::Model | VerdictField::Version | VerdictField::Instance => Type::Text(None),
+                    VerdictField::Score | VerdictField::OfRevision | VerdictField::LatencyMs => {
+                        Type::Number(None)
+                    }
+                    VerdictField::Model | VerdictField::Version | VerdictField::Instance => {
+                        Type::Text(None)
+                    }
                 };
                 (Fact::Verdict(service, of), kind)
             }
@@ -824,11 +1040,26 @@ impl<'a> Checker<'a> {
         Some((Term::Fact(fact), kind))
     }
 
-    fn field<T: Copy>(&mut self, at: usize, field: &str, owner: &str, table: &[(&str, T)]) -> Option<T> {
-        let found = table.iter().find(|(name, _)| *name == field).map(|(_, value)| *value);
+    fn field<T: Copy>(
+        &mut self,
+        at: usize,
+        field: &str,
+        owner: &str,
+        table: &[(&str, T)],
+    ) -> Option<T> {
+        let found = table
+            .iter()
+            .find(|(name, _)| *name == field)
+            .map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
-            self.unknown(Fault::UnknownName, at, field, format!("{owner} has no `{field}`"), &known);
+            self.unknown(
+                Fault::UnknownName,
+                at,
+                field,
+                format!("{owner} has no `{field}`"),
+                &known,
+            );
         }
         found
     }
@@ -839,7 +1070,13 @@ impl<'a> Checker<'a> {
         }
         let at = self.start(argument);
         let message = format!("`{function}` takes {what} in quotes");
-        self.fail(Fault::WrongArguments, at, 1, message, format!("write `{function}(\"…\")`"));
+        self.fail(
+            Fault::WrongArguments,
+            at,
+            1,
+            message,
+            format!("write `{function}(\"…\")`"),
+        );
         None
     }
 
@@ -847,21 +1084,47 @@ impl<'a> Checker<'a> {
         let at = self.start(expr);
         let [argument] = call.args.as_slice() else {
             let help = "write `verdict(\"SERVICE\").label`";
-            self.fail(Fault::WrongArguments, at, 7, "`verdict` takes one service's name".to_owned(), help);
+            self.fail(
+                Fault::WrongArguments,
+                at,
+                7,
+                "`verdict` takes one service's name".to_owned(),
+                help,
+            );
             return None;
         };
         let name = self.text_argument(argument, "verdict", "a service's name")?;
-        if self.scope.services.iter().all(|service| service.name != name) {
+        if self
+            .scope
+            .services
+            .iter()
+            .all(|service| service.name != name)
+        {
             let at = self.token(argument) + 1;
-            let known: Vec<&str> = self.scope.services.iter().map(|service| service.name.as_str()).collect();
-            self.unknown(Fault::UnknownService, at, &name, format!("there is no Service `{name}`"), &known);
+            let known: Vec<&str> = self
+                .scope
+                .services
+                .iter()
+                .map(|service| service.name.as_str())
+                .collect();
+            self.unknown(
+                Fault::UnknownService,
+                at,
+                &name,
+                format!("there is no Service `{name}`"),
+                &known,
+            );
             return None;
         }
         Some(name)
     }
 
     /// An argument that names a property.
-    fn property_argument(&mut self, argument: &'a IdedExpr, function: &str) -> Option<(PropertyRef, Type)> {
+    fn property_argument(
+        &mut self,
+        argument: &'a IdedExpr,
+        function: &str,
+    ) -> Option<(PropertyRef, Type)> {
         match &argument.expr {
             Expr::Ident(name) if self.duration_at(self.token(argument)).is_none() => {
                 let at = self.token(argument);
@@ -876,7 +1139,13 @@ impl<'a> Checker<'a> {
         }
         let at = self.start(argument);
         let message = format!("`{function}` takes a property here");
-        self.fail(Fault::WrongArguments, at, 1, message, format!("write `{function}(temperature…)`"));
+        self.fail(
+            Fault::WrongArguments,
+            at,
+            1,
+            message,
+            format!("write `{function}(temperature…)`"),
+        );
         None
     }
 
@@ -908,19 +1177,33 @@ impl<'a> Checker<'a> {
                 let (property, kind) = self.property_argument(argument, name)?;
                 if !matches!(kind, Type::Bool | Type::Any) {
                     let at = self.start(argument);
-                    let message = format!("`{name}` takes a true-or-false property, and this is {}", kind.words());
+                    let message = format!(
+                        "`{name}` takes a true-or-false property, and this is {}",
+                        kind.words()
+                    );
                     self.fail(Fault::WrongArguments, at, property.name.len(), message, "");
                     return None;
                 }
-                let fact = if name == "any" { Fact::AnyOf(property) } else { Fact::AllOf(property) };
+                let fact = if name == "any" {
+                    Fact::AnyOf(property)
+                } else {
+                    Fact::AllOf(property)
+                };
                 Some((Term::Fact(fact), Type::Bool))
             }
             ("value", [argument]) => {
-                let path = self.text_argument(argument, name, "a property as `feature/property`")?;
+                let path =
+                    self.text_argument(argument, name, "a property as `feature/property`")?;
                 let at = self.token(argument) + 1;
                 let Some((feature, property)) = path.split_once('/') else {
                     let help = "write `value(\"feature/property\")`";
-                    self.fail(Fault::WrongArguments, at, path.chars().count(), format!("`{path}` lacks its feature"), help);
+                    self.fail(
+                        Fault::WrongArguments,
+                        at,
+                        path.chars().count(),
+                        format!("`{path}` lacks its feature"),
+                        help,
+                    );
                     return None;
                 };
                 let (reference, kind) = self.feature_property(at, feature, property)?;
@@ -943,8 +1226,18 @@ impl<'a> Checker<'a> {
             ("verdict" | "channel", _) => {
                 // Checked for its own faults; by itself it is no value.
                 self.subject(expr)?;
-                let help = if name == "verdict" { "take a field of it: `.label`, `.score`" } else { "take a field of it: `.state`, `.load`" };
-                self.fail(Fault::WrongOperand, at, width, format!("`{name}` is not a value by itself"), help);
+                let help = if name == "verdict" {
+                    "take a field of it: `.label`, `.score`"
+                } else {
+                    "take a field of it: `.state`, `.load`"
+                };
+                self.fail(
+                    Fault::WrongOperand,
+                    at,
+                    width,
+                    format!("`{name}` is not a value by itself"),
+                    help,
+                );
                 None
             }
             ("age" | "any" | "all" | "value" | "label" | "abs", arguments) => {
@@ -953,16 +1246,37 @@ impl<'a> Checker<'a> {
                 None
             }
             _ => {
-                self.unknown(Fault::UnknownFunction, at, name, format!("there is no function `{name}`"), FUNCTIONS);
+                self.unknown(
+                    Fault::UnknownFunction,
+                    at,
+                    name,
+                    format!("there is no function `{name}`"),
+                    FUNCTIONS,
+                );
                 None
             }
         }
     }
 
-    fn window(&mut self, at: usize, name: &str, window: Window, arguments: &'a [IdedExpr]) -> Typed {
+    fn window(
+        &mut self,
+        at: usize,
+        name: &str,
+        window: Window,
+        arguments: &'a [IdedExpr],
+    ) -> Typed {
         let [property, over] = arguments else {
-            let message = format!("`{name}` takes a property and a duration, not {} arguments", arguments.len());
-            self.fail(Fault::WrongArguments, at, name.len(), message, format!("write `{name}(temperature, 10m)`"));
+            let message = format!(
+                "`{name}` takes a property and a duration, not {} arguments",
+                arguments.len()
+            );
+            self.fail(
+                Fault::WrongArguments,
+                at,
+                name.len(),
+                message,
+                format!("write `{name}(temperature, 10m)`"),
+            );
             return None;
         };
         let of = self.property_argument(property, name);
@@ -973,27 +1287,53 @@ impl<'a> Checker<'a> {
         };
         let Some(ms) = ms.filter(|ms| *ms > 0) else {
             let message = format!("the second argument of `{name}` is a duration");
-            let width = self.text.get(over_at..).map_or(1, |rest| rest.find([')', ',']).unwrap_or(1));
-            self.fail(Fault::WrongArguments, over_at, width, message, "write it with a unit: `10s`, `5m`, `1h`");
+            let width = self
+                .text
+                .get(over_at..)
+                .map_or(1, |rest| rest.find([')', ',']).unwrap_or(1));
+            self.fail(
+                Fault::WrongArguments,
+                over_at,
+                width,
+                message,
+                "write it with a unit: `10s`, `5m`, `1h`",
+            );
             return None;
         };
         let (of, kind) = of?;
         let kind = match (window, kind) {
             (Window::Count, _) => Type::Number(None),
-            (Window::Rate, Type::Number(unit)) => Type::Number(unit.map(|unit| format!("{unit}/s"))),
+            (Window::Rate, Type::Number(unit)) => {
+                Type::Number(unit.map(|unit| format!("{unit}/s")))
+            }
             (_, Type::Number(unit)) => Type::Number(unit),
             (_, Type::Any) => Type::Number(None),
             (_, other) => {
                 let at = self.start(property);
-                let message = format!("`{name}` takes a number, and `{}` is {}", of.name, other.words());
-                self.fail(Fault::WrongArguments, at, of.name.len(), message, "`any(p)`, `all(p)` and `count(p, 1m)` take other properties");
+                let message = format!(
+                    "`{name}` takes a number, and `{}` is {}",
+                    of.name,
+                    other.words()
+                );
+                self.fail(
+                    Fault::WrongArguments,
+                    at,
+                    of.name.len(),
+                    message,
+                    "`any(p)`, `all(p)` and `count(p, 1m)` take other properties",
+                );
                 return None;
             }
         };
         Some((Term::Fact(Fact::Window(window, of, ms)), kind))
     }
 
-    fn member_call(&mut self, expr: &'a IdedExpr, target: &'a IdedExpr, call: &'a CallExpr) -> Typed {
+    fn member_call(
+        &mut self,
+        expr: &'a IdedExpr,
+        target: &'a IdedExpr,
+        call: &'a CallExpr,
+    ) -> Typed {
         let name = call.func_name.as_str();
         let at = self.name_before(self.token(expr), name);
         let operator = match name {
@@ -1002,12 +1342,24 @@ impl<'a> Checker<'a> {
             "endsWith" => Binary::EndsWith,
             _ => {
                 let known = ["contains", "startsWith", "endsWith"];
-                self.unknown(Fault::UnknownFunction, at, name, format!("there is no function `{name}` of a value"), &known);
+                self.unknown(
+                    Fault::UnknownFunction,
+                    at,
+                    name,
+                    format!("there is no function `{name}` of a value"),
+                    &known,
+                );
                 return None;
             }
         };
         let [argument] = call.args.as_slice() else {
-            self.fail(Fault::WrongArguments, at, name.len(), format!("`{name}` takes 1 argument, not {}", call.args.len()), "");
+            self.fail(
+                Fault::WrongArguments,
+                at,
+                name.len(),
+                format!("`{name}` takes 1 argument, not {}", call.args.len()),
+                "",
+            );
             return None;
         };
         let (target_at, argument_at) = (self.start(target), self.start(argument));
@@ -1015,11 +1367,20 @@ impl<'a> Checker<'a> {
         let ((target, target_kind), (argument, argument_kind)) = (target?, argument?);
         for (at, kind) in [(target_at, target_kind), (argument_at, argument_kind)] {
             if !matches!(kind, Type::Text(_) | Type::Any) {
-                self.fail(Fault::WrongOperand, at, 1, format!("`{name}` works on text, and this is {}", kind.words()), "");
+                self.fail(
+                    Fault::WrongOperand,
+                    at,
+                    1,
+                    format!("`{name}` works on text, and this is {}", kind.words()),
+                    "",
+                );
                 return None;
             }
         }
-        Some((Term::Binary(operator, Box::new(target), Box::new(argument)), Type::Bool))
+        Some((
+            Term::Binary(operator, Box::new(target), Box::new(argument)),
+            Type::Bool,
+        ))
     }
 
     fn operator(&mut self, expr: &'a IdedExpr, name: &str, arguments: &'a [IdedExpr]) -> Typed {
@@ -1032,16 +1393,28 @@ impl<'a> Checker<'a> {
                 let (term, kind) = self.expr(inner)?;
                 if !matches!(kind, Type::Number(_) | Type::Any) {
                     let at = self.start(inner);
-                    self.fail(Fault::WrongOperand, at, 1, format!("`-` takes a number, and this is {}", kind.words()), "");
+                    self.fail(
+                        Fault::WrongOperand,
+                        at,
+                        1,
+                        format!("`-` takes a number, and this is {}", kind.words()),
+                        "",
+                    );
                     return None;
                 }
                 Some((Term::Negate(Box::new(term)), kind))
             }
             (operators::LOGICAL_AND | operators::LOGICAL_OR, [left, right]) => {
-                let (binary, word) =
-                    if name == operators::LOGICAL_AND { (Binary::And, "&&") } else { (Binary::Or, "||") };
+                let (binary, word) = if name == operators::LOGICAL_AND {
+                    (Binary::And, "&&")
+                } else {
+                    (Binary::Or, "||")
+                };
                 let (left, right) = (self.condition(left, word), self.condition(right, word));
-                Some((Term::Binary(binary, Box::new(left?), Box::new(right?)), Type::Bool))
+                Some((
+                    Term::Binary(binary, Box::new(left?), Box::new(right?)),
+                    Type::Bool,
+                ))
             }
             (operators::CONDITIONAL, [condition, one, other]) => {
                 let condition = self.condition(condition, "?");
@@ -1049,16 +1422,29 @@ impl<'a> Checker<'a> {
                 let (one, other) = (self.expr(one), self.expr(other));
                 let ((one, kind), (other, other_kind)) = (one?, other?);
                 if !comparable(&kind, &other_kind) {
-                    let message = format!("one branch is {}, the other {}", kind.words(), other_kind.words());
+                    let message = format!(
+                        "one branch is {}, the other {}",
+                        kind.words(),
+                        other_kind.words()
+                    );
                     self.fail(Fault::WrongOperand, other_at, 1, message, "");
                     return None;
                 }
-                Some((Term::Choose(Box::new(condition?), Box::new(one), Box::new(other)), kind))
+                Some((
+                    Term::Choose(Box::new(condition?), Box::new(one), Box::new(other)),
+                    kind,
+                ))
             }
             (_, [left, right]) => self.binary(expr, name, left, right),
             _ => {
                 let at = self.token(expr);
-                self.fail(Fault::WrongOperand, at, 1, "this operator is not part of a condition".to_owned(), "");
+                self.fail(
+                    Fault::WrongOperand,
+                    at,
+                    1,
+                    "this operator is not part of a condition".to_owned(),
+                    "",
+                );
                 None
             }
         }
@@ -1070,12 +1456,27 @@ impl<'a> Checker<'a> {
             return Some(term);
         }
         let at = self.start(expr);
-        let message = format!("`{operator}` combines conditions, and this is {}", kind.words());
-        self.fail(Fault::WrongOperand, at, 1, message, "compare it with something: `temperature > 30`");
+        let message = format!(
+            "`{operator}` combines conditions, and this is {}",
+            kind.words()
+        );
+        self.fail(
+            Fault::WrongOperand,
+            at,
+            1,
+            message,
+            "compare it with something: `temperature > 30`",
+        );
         None
     }
 
-    fn binary(&mut self, expr: &IdedExpr, name: &str, left: &'a IdedExpr, right: &'a IdedExpr) -> Typed {
+    fn binary(
+        &mut self,
+        expr: &IdedExpr,
+        name: &str,
+        left: &'a IdedExpr,
+        right: &'a IdedExpr,
+    ) -> Typed {
         let at = self.token(expr);
         let (typed_left, typed_right) = (self.expr(left), self.expr(right));
         let ((left_term, left_type), (right_term, right_type)) = (typed_left?, typed_right?);
@@ -1093,7 +1494,13 @@ impl<'a> Checker<'a> {
             operators::MODULO => (Binary::Modulo, "%"),
             operators::IN => (Binary::In, "in"),
             _ => {
-                self.fail(Fault::WrongOperand, at, 1, "indexing is not part of a condition".to_owned(), "");
+                self.fail(
+                    Fault::WrongOperand,
+                    at,
+                    1,
+                    "indexing is not part of a condition".to_owned(),
+                    "",
+                );
                 return None;
             }
         };
@@ -1104,8 +1511,15 @@ impl<'a> Checker<'a> {
                     other => *other == Type::Any,
                 };
                 if !fits {
-                    let message = format!("{} cannot be in {}", left_type.words(), right_type.words());
-                    self.fail(Fault::WrongOperand, at, word.len(), message, "write `label(\"room\") in [\"north\", \"south\"]`");
+                    let message =
+                        format!("{} cannot be in {}", left_type.words(), right_type.words());
+                    self.fail(
+                        Fault::WrongOperand,
+                        at,
+                        word.len(),
+                        message,
+                        "write `label(\"room\") in [\"north\", \"south\"]`",
+                    );
                     return None;
                 }
                 if let (Type::Text(Some(words)), Expr::List(list)) = (&left_type, &right.expr) {
@@ -1115,9 +1529,16 @@ impl<'a> Checker<'a> {
                 }
                 Type::Bool
             }
-            Binary::Equal | Binary::NotEqual | Binary::Less | Binary::LessEqual | Binary::Greater | Binary::GreaterEqual => {
+            Binary::Equal
+            | Binary::NotEqual
+            | Binary::Less
+            | Binary::LessEqual
+            | Binary::Greater
+            | Binary::GreaterEqual => {
                 let ordered = !matches!(binary, Binary::Equal | Binary::NotEqual);
-                if !comparable(&left_type, &right_type) || ordered && matches!(left_type, Type::Bool | Type::List(_)) {
+                if !comparable(&left_type, &right_type)
+                    || ordered && matches!(left_type, Type::Bool | Type::List(_))
+                {
                     self.incomparable(at, word, &left_type, &right_type, right);
                     return None;
                 }
@@ -1134,7 +1555,10 @@ impl<'a> Checker<'a> {
             }
             _ => self.arithmetic(at, word, binary, left_type, right_type)?,
         };
-        Some((Term::Binary(binary, Box::new(left_term), Box::new(right_term)), kind))
+        Some((
+            Term::Binary(binary, Box::new(left_term), Box::new(right_term)),
+            kind,
+        ))
     }
 
     /// Text that is compared with a value of a few known words is one of them.
@@ -1144,12 +1568,19 @@ impl<'a> Checker<'a> {
         {
             let at = self.token(expr) + 1;
             let known: Vec<&str> = words.iter().map(String::as_str).collect();
-            let message = format!("it is never `{}`", text.inner());
+            let message = format!("this value is never `{}`", text.inner());
             self.unknown(Fault::UnknownName, at, text.inner(), message, &known);
         }
     }
 
-    fn incomparable(&mut self, at: usize, word: &str, left: &Type, right: &Type, right_expr: &IdedExpr) {
+    fn incomparable(
+        &mut self,
+        at: usize,
+        word: &str,
+        left: &Type,
+        right: &Type,
+        right_expr: &IdedExpr,
+    ) {
         let message = format!("`{word}` compares {} with {}", left.words(), right.words());
         let number = match &right_expr.expr {
             Expr::Literal(LiteralValue::Int(value)) => Some(value.inner().to_string()),
@@ -1157,9 +1588,13 @@ impl<'a> Checker<'a> {
             _ => None,
         };
         let help = match (left, right, number) {
-            (Type::Duration, Type::Number(_), Some(number)) => format!("give it a unit: `{number}s`"),
+            (Type::Duration, Type::Number(_), Some(number)) => {
+                format!("give it a unit: `{number}s`")
+            }
             (Type::Number(_), Type::Text(_), _) => "write the number without quotes".to_owned(),
-            (Type::Text(_), Type::Number(_), Some(number)) => format!("write text in quotes: `\"{number}\"`"),
+            (Type::Text(_), Type::Number(_), Some(number)) => {
+                format!("write text in quotes: `\"{number}\"`")
+            }
             (Type::Bool, Type::Bool, _) => "only `==` and `!=` compare true and false".to_owned(),
             _ => String::new(),
         };
@@ -1171,41 +1606,72 @@ impl<'a> Checker<'a> {
             && left != right
         {
             let message = format!("`{word}` combines a value in {left} with one in {right}");
-            self.fail(Fault::UnitsDiffer, at, word.len(), message, "compare values of one unit, or each with a number");
+            self.fail(
+                Fault::UnitsDiffer,
+                at,
+                word.len(),
+                message,
+                "compare values of one unit, or each with a number",
+            );
             return false;
         }
         true
     }
 
-    fn arithmetic(&mut self, at: usize, word: &str, binary: Binary, left: Type, right: Type) -> Option<Type> {
+    fn arithmetic(
+        &mut self,
+        at: usize,
+        word: &str,
+        binary: Binary,
+        left: Type,
+        right: Type,
+    ) -> Option<Type> {
         let additive = matches!(binary, Binary::Add | Binary::Subtract);
         Some(match (left, right) {
-            (Type::Any, other) | (other, Type::Any) if !matches!(other, Type::Bool | Type::List(_)) => match other {
-                Type::Number(_) => Type::Number(None),
-                other => other,
-            },
+            (Type::Any, other) | (other, Type::Any)
+                if !matches!(other, Type::Bool | Type::List(_)) =>
+            {
+                match other {
+                    Type::Number(_) => Type::Number(None),
+                    other => other,
+                }
+            }
             (Type::Number(left), Type::Number(right)) => {
                 if additive {
                     let (left, right) = (Type::Number(left), Type::Number(right));
                     if !self.units_agree(at, word, &left, &right) {
                         return None;
                     }
-                    if left == Type::Number(None) { right } else { left }
+                    if left == Type::Number(None) {
+                        right
+                    } else {
+                        left
+                    }
                 } else {
                     match (left, right) {
                         (Some(unit), None) => Type::Number(Some(unit)),
-                        (None, Some(unit)) if binary == Binary::Multiply => Type::Number(Some(unit)),
+                        (None, Some(unit)) if binary == Binary::Multiply => {
+                            Type::Number(Some(unit))
+                        }
                         _ => Type::Number(None),
                     }
                 }
             }
             (Type::Duration, Type::Duration) if additive => Type::Duration,
             (Type::Duration, Type::Duration) if binary == Binary::Divide => Type::Number(None),
-            (Type::Duration, Type::Number(None)) if matches!(binary, Binary::Multiply | Binary::Divide) => Type::Duration,
+            (Type::Duration, Type::Number(None))
+                if matches!(binary, Binary::Multiply | Binary::Divide) =>
+            {
+                Type::Duration
+            }
             (Type::Number(None), Type::Duration) if binary == Binary::Multiply => Type::Duration,
             (Type::Text(_), Type::Text(_)) if binary == Binary::Add => Type::Text(None),
             (left, right) => {
-                let message = format!("`{word}` does not take {} and {}", left.words(), right.words());
+                let message = format!(
+                    "`{word}` does not take {} and {}",
+                    left.words(),
+                    right.words()
+                );
                 self.fail(Fault::WrongOperand, at, word.len(), message, "");
                 return None;
             }
@@ -1215,7 +1681,12 @@ impl<'a> Checker<'a> {
 
 fn link_type(field: LinkField) -> Type {
     match field {
-        LinkField::State => Type::Text(Some(CHANNEL_STATES.iter().map(|word| (*word).to_owned()).collect())),
+        LinkField::State => Type::Text(Some(
+            CHANNEL_STATES
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect(),
+        )),
         LinkField::Load | LinkField::Loss | LinkField::Rate => Type::Number(None),
         LinkField::Delay => Type::Duration,
     }
@@ -1234,7 +1705,8 @@ fn comparable(left: &Type, right: &Type) -> bool {
 }
 
 fn is_operator(name: &str) -> bool {
-    name.contains('_') && name.contains(|c: char| !c.is_alphanumeric() && c != '_') || name == operators::IN
+    name.contains('_') && name.contains(|c: char| !c.is_alphanumeric() && c != '_')
+        || name == operators::IN
 }
 
 fn is_prefix(name: &str) -> bool {
@@ -1263,13 +1735,26 @@ mod tests {
                 property("a", "level", number("m")),
                 property("b", "level", number("m")),
                 property("air-quality", "pm-10", number("ug/m3")),
-                property("door", "state", Type::Text(Some(vec!["open".to_owned(), "shut".to_owned()]))),
+                property(
+                    "door",
+                    "state",
+                    Type::Text(Some(vec!["open".to_owned(), "shut".to_owned()])),
+                ),
             ],
             open: false,
             services: vec![
-                Service { name: "data-anomaly".to_owned(), labels: Some(vec!["normal".to_owned(), "anomalous".to_owned()]) },
-                Service { name: "crowd-audio".to_owned(), labels: None },
-                Service { name: "early-warning".to_owned(), labels: None },
+                Service {
+                    name: "data-anomaly".to_owned(),
+                    labels: Some(vec!["normal".to_owned(), "anomalous".to_owned()]),
+                },
+                Service {
+                    name: "crowd-audio".to_owned(),
+                    labels: None,
+                },
+                Service {
+                    name: "early-warning".to_owned(),
+                    labels: None,
+                },
             ],
             channels: vec!["wifi-6".to_owned()],
         }
@@ -1279,7 +1764,10 @@ mod tests {
     fn faults(text: &str) -> Vec<(Fault, usize)> {
         match check(text, &scope()) {
             Ok(_) => Vec::new(),
-            Err(errors) => errors.iter().map(|error| (error.fault, error.offset)).collect(),
+            Err(errors) => errors
+                .iter()
+                .map(|error| (error.fault, error.offset))
+                .collect(),
         }
     }
 
@@ -1310,24 +1798,54 @@ mod tests {
     #[test]
     fn faults_stand_where_they_are() {
         assert_eq!(faults("temprature > 30"), [(Fault::UnknownName, 0)]);
-        assert_eq!(faults("temperature > 30 && humdity < 2"), [(Fault::UnknownName, 20)]);
-        assert_eq!(faults("environment.temprature > 1"), [(Fault::UnknownName, 12)]);
+        assert_eq!(
+            faults("temperature > 30 && humdity < 2"),
+            [(Fault::UnknownName, 20)]
+        );
+        assert_eq!(
+            faults("environment.temprature > 1"),
+            [(Fault::UnknownName, 12)]
+        );
         assert_eq!(faults("age(ecg) > 10"), [(Fault::WrongOperand, 9)]);
         assert_eq!(faults("age(ecg) > 10sec"), [(Fault::WrongOperand, 11)]);
-        assert_eq!(faults("temperature == \"warm\""), [(Fault::WrongOperand, 12)]);
+        assert_eq!(
+            faults("temperature == \"warm\""),
+            [(Fault::WrongOperand, 12)]
+        );
         assert_eq!(faults("temperature > humidity"), [(Fault::UnitsDiffer, 12)]);
         assert_eq!(faults("temperature"), [(Fault::NotACondition, 0)]);
         assert_eq!(faults("  temperature + 1"), [(Fault::NotACondition, 2)]);
-        assert_eq!(faults("average(temperature, 10s) > 1"), [(Fault::UnknownFunction, 0)]);
-        assert_eq!(faults("motion && avg(temperature) > 1"), [(Fault::WrongArguments, 10)]);
-        assert_eq!(faults("avg(temperature, 10) > 1"), [(Fault::WrongArguments, 17)]);
+        assert_eq!(
+            faults("average(temperature, 10s) > 1"),
+            [(Fault::UnknownFunction, 0)]
+        );
+        assert_eq!(
+            faults("motion && avg(temperature) > 1"),
+            [(Fault::WrongArguments, 10)]
+        );
+        assert_eq!(
+            faults("avg(temperature, 10) > 1"),
+            [(Fault::WrongArguments, 17)]
+        );
         assert_eq!(faults("avg(motion, 10s) > 1"), [(Fault::WrongArguments, 4)]);
         assert_eq!(faults("any(temperature)"), [(Fault::WrongArguments, 4)]);
         assert_eq!(faults("level > 1"), [(Fault::UnknownName, 0)]);
-        assert_eq!(faults("verdict(\"data-anomly\").label == \"x\""), [(Fault::UnknownService, 9)]);
-        assert_eq!(faults("verdict(\"data-anomaly\").lable == \"x\""), [(Fault::UnknownName, 24)]);
-        assert_eq!(faults("verdict(\"data-anomaly\").label == \"anomalus\""), [(Fault::UnknownName, 34)]);
-        assert_eq!(faults("channel().state == \"Saturatd\""), [(Fault::UnknownName, 20)]);
+        assert_eq!(
+            faults("verdict(\"data-anomly\").label == \"x\""),
+            [(Fault::UnknownService, 9)]
+        );
+        assert_eq!(
+            faults("verdict(\"data-anomaly\").lable == \"x\""),
+            [(Fault::UnknownName, 24)]
+        );
+        assert_eq!(
+            faults("verdict(\"data-anomaly\").label == \"anomalus\""),
+            [(Fault::UnknownName, 34)]
+        );
+        assert_eq!(
+            faults("channel().state == \"Saturatd\""),
+            [(Fault::UnknownName, 20)]
+        );
         assert_eq!(faults("motion && temperature"), [(Fault::WrongOperand, 10)]);
         assert_eq!(faults("node.batery < 1"), [(Fault::UnknownName, 5)]);
         assert_eq!(faults("motion < true"), [(Fault::WrongOperand, 7)]);
@@ -1339,7 +1857,11 @@ mod tests {
     fn every_fault_is_reported() {
         assert_eq!(
             faults("temprature > 30 && avg(humdity, 10s) > 1 && nope(motion)"),
-            [(Fault::UnknownName, 0), (Fault::UnknownName, 23), (Fault::UnknownFunction, 44)]
+            [
+                (Fault::UnknownName, 0),
+                (Fault::UnknownName, 23),
+                (Fault::UnknownFunction, 44)
+            ]
         );
     }
 
@@ -1354,7 +1876,11 @@ mod tests {
             ("motion\n  && temperature = 3", 24, "`==`"),
         ] {
             let errors = check(text, &scope()).unwrap_err();
-            assert_eq!((errors[0].fault, errors[0].offset), (Fault::Syntax, offset), "{text}: {errors:?}");
+            assert_eq!(
+                (errors[0].fault, errors[0].offset),
+                (Fault::Syntax, offset),
+                "{text}: {errors:?}"
+            );
             assert!(errors[0].help.contains(help), "{errors:?}");
         }
     }
@@ -1362,21 +1888,44 @@ mod tests {
     #[test]
     fn offsets_count_bytes_behind_other_letters() {
         let text = "label(\"é\") == \"ü\" && temprature > 1";
-        assert_eq!(faults(text), [(Fault::UnknownName, text.find("temprature").unwrap())]);
+        assert_eq!(
+            faults(text),
+            [(Fault::UnknownName, text.find("temprature").unwrap())]
+        );
     }
 
     #[test]
     fn twins_without_a_model_have_any_property() {
-        let open = Scope { open: true, ..scope() };
-        assert!(check("pressure > 3 && barometer.value < 2 && avg(pressure, 1m) > 1", &open).is_ok());
+        let open = Scope {
+            open: true,
+            ..scope()
+        };
+        assert!(
+            check(
+                "pressure > 3 && barometer.value < 2 && avg(pressure, 1m) > 1",
+                &open
+            )
+            .is_ok()
+        );
         assert!(check("pressure > 3", &scope()).is_err());
     }
 
     #[test]
     fn facts_are_what_is_read() {
-        let checked = check("stddev(vibration, 10s) > 3 * stddev(vibration, 1h) && motion", &scope()).unwrap();
-        let vibration = PropertyRef { feature: "robot".to_owned(), name: "vibration".to_owned() };
+        let checked = check(
+            "stddev(vibration, 10s) > 3 * stddev(vibration, 1h) && motion",
+            &scope(),
+        )
+        .unwrap();
+        let vibration = PropertyRef {
+            feature: "robot".to_owned(),
+            name: "vibration".to_owned(),
+        };
         assert_eq!(checked.facts.len(), 3);
-        assert!(checked.facts.contains(&Fact::Window(Window::Stddev, vibration, 3_600_000)));
+        assert!(
+            checked
+                .facts
+                .contains(&Fact::Window(Window::Stddev, vibration, 3_600_000))
+        );
     }
 }

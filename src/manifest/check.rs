@@ -17,9 +17,9 @@ use serde_json::Value;
 
 use super::diagnostic::{Code, Diagnostic, plural};
 use super::kinds::{
-    Classifier, ContextRuleSpec, DeriveFunction, FeatureModel, Generator, LabelExpression, LabelOperator, Metadata,
-    ModelSpec, NodeProfileSpec, PropertyModel, ScenarioSpec, ServiceNames, ServiceSpec, Transmission, TwinAggregateSpec,
-    TwinModelSpec, TwinSpec, ValueType, labels_match,
+    Classifier, ContextRuleSpec, DeriveFunction, FeatureModel, Generator, LabelExpression,
+    LabelOperator, Metadata, ModelSpec, NodeProfileSpec, PropertyModel, ScenarioSpec, ServiceNames,
+    ServiceSpec, Transmission, TwinAggregateSpec, TwinModelSpec, TwinSpec, ValueType, labels_match,
 };
 use super::schema::list_words;
 use super::yaml::{Node, Region, position_in_scalar};
@@ -28,8 +28,17 @@ use crate::cacc::expr;
 use crate::scalar::{PropertyPath, suggest};
 
 /// Transmission programs that every firmware can have.
-pub(super) const PROGRAMS: &[&str] =
-    &["interval", "on-change", "burst", "features", "raw", "aggregate", "predict", "on-request", "schedule"];
+pub(super) const PROGRAMS: &[&str] = &[
+    "interval",
+    "on-change",
+    "burst",
+    "features",
+    "raw",
+    "aggregate",
+    "predict",
+    "on-request",
+    "schedule",
+];
 
 /// Longest object name; see [`Code::BadName`].
 const NAME_LEN_MAX: usize = 128;
@@ -41,15 +50,36 @@ const THING_ID_LEN_MAX: usize = 256;
 const ENVIRONMENT_COLUMNS: &[&str] = &["temperature", "humidity", "loudness", "light"];
 
 /// The properties of a verdict, which services may use as inputs too.
-const VERDICT_PROPERTIES: &[&str] =
-    &["label", "score", "probabilities", "model", "version", "ofRevision", "latencyMs", "instance"];
+const VERDICT_PROPERTIES: &[&str] = &[
+    "label",
+    "score",
+    "probabilities",
+    "model",
+    "version",
+    "ofRevision",
+    "latencyMs",
+    "instance",
+];
 
 /// Checks all drafts together and pushes everything that is wrong.
-pub(super) fn check(drafts: &[Draft], sources: &[Source], known: &[Object], diagnostics: &mut Vec<Diagnostic>) {
+pub(super) fn check(
+    drafts: &[Draft],
+    sources: &[Source],
+    known: &[Object],
+    diagnostics: &mut Vec<Diagnostic>,
+) {
     let index = Index::new(drafts, known, diagnostics);
+    let mut dropped = Diagnostic::error(Code::Contradiction, "", Region::default(), "");
     for item in &index.items {
-        if let (Some(root), Some(spec)) = (item.root, item.spec) {
-            let mut checker = Checker { index: &index, item, root, sources, diagnostics };
+        if let (Some(root), Some(spec)) = (item.root, item.spec.or(item.partial)) {
+            let mut checker = Checker {
+                index: &index,
+                item,
+                root,
+                sources,
+                diagnostics,
+                dropped: &mut dropped,
+            };
             checker.object(spec);
         }
     }
@@ -66,6 +96,8 @@ struct Item<'a> {
     root: Option<&'a Node>,
     metadata: Option<&'a Metadata>,
     spec: Option<&'a Spec>,
+    /// What is left of a spec whose shape is wrong; checked, but nobody relies on it.
+    partial: Option<&'a Spec>,
 }
 
 impl Item<'_> {
@@ -77,7 +109,11 @@ impl Item<'_> {
     fn place(&self) -> String {
         match self.root {
             Some(root) if root.region.at.line > 0 => {
-                format!(" ({}:{})", self.file, root.region_at(&["metadata", "name"]).at.line)
+                format!(
+                    " ({}:{})",
+                    self.file,
+                    root.region_at(&["metadata", "name"]).at.line
+                )
             }
             _ => String::new(),
         }
@@ -117,23 +153,38 @@ impl<'a> Index<'a> {
         let mut items: Vec<Item<'a>> = Vec::with_capacity(drafts.len() + known.len());
         let mut by_name: HashMap<(Kind, &'a str, &'a str), usize> = HashMap::new();
         for draft in drafts {
-            let Some((kind, namespace, name)) = &draft.identity else { continue };
+            let Some((kind, namespace, name)) = &draft.identity else {
+                continue;
+            };
             let item = Item {
                 kind: *kind,
                 namespace,
                 name,
                 file: &draft.file,
                 root: Some(&draft.root),
-                metadata: draft.typed.as_ref().map(|(metadata, _)| metadata),
+                metadata: draft
+                    .typed
+                    .as_ref()
+                    .or(draft.partial.as_ref())
+                    .map(|(metadata, _)| metadata),
                 spec: draft.typed.as_ref().map(|(_, spec)| spec),
+                partial: draft.partial.as_ref().map(|(_, spec)| spec),
             };
             if let Some(first) = by_name.get(&(*kind, namespace.as_str(), name.as_str())) {
                 let first: &Item<'_> = &items[*first];
                 let region = draft.root.region_at(&["metadata", "name"]);
                 diagnostics.push(
-                    Diagnostic::error(Code::DuplicateObject, &draft.file, region, format!("{} is declared twice", item.words()))
-                        .label("the second time here")
-                        .help(format!("the first{} stands; rename one or remove it", first.place())),
+                    Diagnostic::error(
+                        Code::DuplicateObject,
+                        &draft.file,
+                        region,
+                        format!("{} is declared twice", item.words()),
+                    )
+                    .label("the second time here")
+                    .help(format!(
+                        "the first{} stands; rename one or remove it",
+                        first.place()
+                    )),
                 );
                 // Its own faults are still worth reporting; nothing refers to it.
                 items.push(item);
@@ -143,7 +194,11 @@ impl<'a> Index<'a> {
             items.push(item);
         }
         for object in known {
-            let key = (object.kind, object.metadata.namespace.as_str(), object.metadata.name.as_str());
+            let key = (
+                object.kind,
+                object.metadata.namespace.as_str(),
+                object.metadata.name.as_str(),
+            );
             by_name.entry(key).or_insert_with(|| {
                 items.push(Item {
                     kind: object.kind,
@@ -153,12 +208,19 @@ impl<'a> Index<'a> {
                     root: None,
                     metadata: Some(&object.metadata),
                     spec: Some(&object.spec),
+                    partial: None,
                 });
                 items.len() - 1
             });
         }
         let files: HashSet<&str> = drafts.iter().map(|draft| draft.file.as_str()).collect();
-        let mut index = Self { items, by_name, groups: Vec::new(), twins: HashMap::new(), files: files.len() };
+        let mut index = Self {
+            items,
+            by_name,
+            groups: Vec::new(),
+            twins: HashMap::new(),
+            files: files.len(),
+        };
         index.collect_twins(diagnostics);
         index
     }
@@ -170,7 +232,7 @@ impl<'a> Index<'a> {
             if self.by_name.get(&(item.kind, item.namespace, item.name)) != Some(&at) {
                 continue;
             }
-            let (Some(metadata), Some(spec)) = (item.metadata, item.spec) else {
+            let (Some(metadata), Some(spec)) = (item.metadata, item.spec.or(item.partial)) else {
                 if matches!(item.kind, Kind::Twin | Kind::TwinAggregate) {
                     // Declared, but nothing about it is known.
                     let key = (item.namespace, Cow::Borrowed(item.name));
@@ -179,14 +241,26 @@ impl<'a> Index<'a> {
                 continue;
             };
             let (labels, has, services, names): (_, _, _, Vec<Cow<'a, str>>) = match spec {
-                Spec::Twin(twin) => {
-                    (Cow::Borrowed(&metadata.labels), self.model_of(item, twin), &twin.services, vec![Cow::Borrowed(item.name)])
-                }
+                Spec::Twin(twin) => (
+                    Cow::Borrowed(&metadata.labels),
+                    self.model_of(item, twin),
+                    &twin.services,
+                    vec![Cow::Borrowed(item.name)],
+                ),
                 Spec::TwinSet(set) => {
                     let mut labels = metadata.labels.clone();
                     labels.extend(set.template.metadata.labels.clone());
-                    let names = set.twin_names(item.name).into_iter().map(Cow::Owned).collect();
-                    (Cow::Owned(labels), self.model_of(item, &set.template.spec), &set.template.spec.services, names)
+                    let names = set
+                        .twin_names(item.name)
+                        .into_iter()
+                        .map(Cow::Owned)
+                        .collect();
+                    (
+                        Cow::Owned(labels),
+                        self.model_of(item, &set.template.spec),
+                        &set.template.spec.services,
+                        names,
+                    )
                 }
                 Spec::TwinAggregate(aggregate) => (
                     Cow::Borrowed(&metadata.labels),
@@ -196,32 +270,61 @@ impl<'a> Index<'a> {
                 ),
                 _ => continue,
             };
+            let has = if item.spec.is_some() {
+                has
+            } else {
+                Has::Anything
+            };
             let group = self.groups.len();
             let namespace = item.namespace;
-            self.groups.push(Group { item: at, namespace, labels, has, services });
+            self.groups.push(Group {
+                item: at,
+                namespace,
+                labels,
+                has,
+                services,
+            });
+            let mut reported = false;
             for name in names {
-                let first = self.twins.get(&(namespace, Cow::Borrowed(name.as_ref()))).copied();
+                let first = self
+                    .twins
+                    .get(&(namespace, Cow::Borrowed(name.as_ref())))
+                    .copied();
                 let Some(first) = first.and_then(|first| self.groups.get(first)) else {
                     self.twins.insert((namespace, name), group);
                     continue;
                 };
+                if reported {
+                    continue;
+                }
                 // Of a known and a new object the new one is at fault.
                 let (first, second) = (&self.items[first.item], &self.items[at]);
-                let (culprit, other) = if second.root.is_some() { (second, first) } else { (first, second) };
+                let (culprit, other) = if second.root.is_some() {
+                    (second, first)
+                } else {
+                    (first, second)
+                };
                 let Some(root) = culprit.root else { continue };
                 let region = root.region_at(&["metadata", "name"]);
-                let message = format!("{} makes the twin `{namespace}:{name}` a second time", culprit.words());
-                diagnostics.push(
-                    Diagnostic::error(Code::DuplicateObject, culprit.file, region, message)
-                        .help(format!("{}{} makes it already", other.words(), other.place())),
+                let message = format!(
+                    "{} makes the twin `{namespace}:{name}` a second time",
+                    culprit.words()
                 );
-                break;
+                diagnostics.push(
+                    Diagnostic::error(Code::DuplicateObject, culprit.file, region, message).help(
+                        format!("{}{} makes it already", other.words(), other.place()),
+                    ),
+                );
+                reported = true;
             }
         }
     }
 
     fn model_of(&self, item: &Item<'a>, twin: &TwinSpec) -> Has<'a> {
-        let model = twin.model.as_deref().and_then(|name| self.find(Kind::TwinModel, item.namespace, name));
+        let model = twin
+            .model
+            .as_deref()
+            .and_then(|name| self.find(Kind::TwinModel, item.namespace, name));
         match model.and_then(|model| model.spec) {
             Some(Spec::TwinModel(model)) => Has::Model(model),
             _ => Has::Anything,
@@ -230,7 +333,10 @@ impl<'a> Index<'a> {
 
     fn find(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Item<'a>> {
         let (namespaces, name) = lookup_order(namespace, name);
-        namespaces.into_iter().find_map(|namespace| self.by_name.get(&(kind, namespace, name))).map(|at| &self.items[*at])
+        namespaces
+            .into_iter()
+            .find_map(|namespace| self.by_name.get(&(kind, namespace, name)))
+            .map(|at| &self.items[*at])
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<&'a ServiceSpec> {
@@ -243,7 +349,9 @@ impl<'a> Index<'a> {
     /// The group of a twin or aggregate by name; `Some(None)` for one that is declared but broken.
     fn twin(&self, namespace: &str, name: &str) -> Option<Option<usize>> {
         let (namespaces, name) = lookup_order(namespace, name);
-        let found = namespaces.into_iter().find_map(|namespace| self.twins.get(&(namespace, Cow::Borrowed(name))))?;
+        let found = namespaces
+            .into_iter()
+            .find_map(|namespace| self.twins.get(&(namespace, Cow::Borrowed(name))))?;
         Some((*found < self.groups.len()).then_some(*found))
     }
 
@@ -257,7 +365,9 @@ impl<'a> Index<'a> {
         self.groups
             .iter()
             .enumerate()
-            .filter(move |(_, group)| namespace == DEFAULT_NAMESPACE || group.namespace == namespace)
+            .filter(move |(_, group)| {
+                namespace == DEFAULT_NAMESPACE || group.namespace == namespace
+            })
             .filter(move |(_, group)| labels_match(&group.labels, equal, expressions))
             .map(|(at, _)| at)
     }
@@ -266,8 +376,15 @@ impl<'a> Index<'a> {
     /// out.
     fn members(&self, namespace: &str, aggregate: &TwinAggregateSpec) -> Vec<usize> {
         let selector = &aggregate.members;
-        let by_name = selector.names.iter().filter_map(|name| self.twin(namespace, name).flatten());
-        let by_label = self.selected(namespace, &selector.match_labels, &selector.match_expressions);
+        let by_name = selector
+            .names
+            .iter()
+            .filter_map(|name| self.twin(namespace, name).flatten());
+        let by_label = self.selected(
+            namespace,
+            &selector.match_labels,
+            &selector.match_expressions,
+        );
         let mut members: Vec<usize> = by_name.chain(by_label).collect();
         members.sort_unstable();
         members.dedup();
@@ -290,11 +407,19 @@ impl<'a> Index<'a> {
     fn property(&self, group: &Group<'a>, path: &PropertyPath) -> Found<'a> {
         let name = path.property.split('/').next().unwrap_or_default();
         if group.services.names().contains(&path.feature.as_str()) {
-            return if VERDICT_PROPERTIES.contains(&name) { Found::Anything } else { Found::Missing };
+            return if VERDICT_PROPERTIES.contains(&name) {
+                Found::Anything
+            } else {
+                Found::Missing
+            };
         }
         match &group.has {
             Has::Anything => Found::Anything,
-            Has::Model(model) => match model.features.get(&path.feature).and_then(|feature| feature.properties.get(name)) {
+            Has::Model(model) => match model
+                .features
+                .get(&path.feature)
+                .and_then(|feature| feature.properties.get(name))
+            {
                 Some(property) => Found::Property(property),
                 None => Found::Missing,
             },
@@ -315,7 +440,12 @@ impl<'a> Index<'a> {
             Has::Model(model) => model
                 .features
                 .iter()
-                .flat_map(|(feature, model)| model.properties.keys().map(move |name| format!("{feature}/{name}")))
+                .flat_map(|(feature, model)| {
+                    model
+                        .properties
+                        .keys()
+                        .map(move |name| format!("{feature}/{name}"))
+                })
                 .collect(),
             Has::Derived(aggregate) => aggregate.derive.keys().cloned().collect(),
         }
@@ -344,25 +474,41 @@ struct Checker<'a, 'i> {
     root: &'a Node,
     sources: &'a [Source],
     diagnostics: &'i mut Vec<Diagnostic>,
+    /// The last diagnostic that was not worth reporting.
+    dropped: &'i mut Diagnostic,
 }
 
 impl<'a> Checker<'a, '_> {
     fn error(&mut self, code: Code, path: &[&str], message: String) -> &mut Diagnostic {
         let region = self.root.region_at(path);
-        self.push(Diagnostic::error(code, self.item.file, region, message), path)
+        self.push(
+            Diagnostic::error(code, self.item.file, region, message),
+            path,
+        )
     }
 
     fn warning(&mut self, code: Code, path: &[&str], message: String) -> &mut Diagnostic {
         let region = self.root.region_at(path);
-        self.push(Diagnostic::warning(code, self.item.file, region, message), path)
+        self.push(
+            Diagnostic::warning(code, self.item.file, region, message),
+            path,
+        )
     }
 
     fn key_error(&mut self, code: Code, path: &[&str], message: String) -> &mut Diagnostic {
         let region = self.root.key_region_at(path);
-        self.push(Diagnostic::error(code, self.item.file, region, message), path)
+        self.push(
+            Diagnostic::error(code, self.item.file, region, message),
+            path,
+        )
     }
 
     fn push(&mut self, mut diagnostic: Diagnostic, path: &[&str]) -> &mut Diagnostic {
+        if self.item.spec.is_none() && follows_from_a_gap(diagnostic.code) {
+            // What is missing here may be just what was taken out for its shape.
+            *self.dropped = diagnostic;
+            return self.dropped;
+        }
         if diagnostic.line == 0 {
             diagnostic = diagnostic.help(format!("at `{}`", path.join(".")));
         }
@@ -384,7 +530,10 @@ impl<'a> Checker<'a, '_> {
                 for (at, name) in set.names.iter().flatten().enumerate() {
                     self.object_name(name, &["spec", "names", &at.to_string()]);
                 }
-                self.labels(&set.template.metadata.labels, &["spec", "template", "metadata", "labels"]);
+                self.labels(
+                    &set.template.metadata.labels,
+                    &["spec", "template", "metadata", "labels"],
+                );
                 self.twin(&set.template.spec, &["spec", "template", "spec"]);
             }
             Spec::TwinAggregate(aggregate) => self.aggregate(aggregate),
@@ -395,7 +544,11 @@ impl<'a> Checker<'a, '_> {
                 for (at, name) in channel.alternatives.iter().enumerate() {
                     let path = ["spec", "alternatives", &at.to_string()];
                     if self.reference(Kind::Channel, name, &path) && name == self.item.name {
-                        self.error(Code::Contradiction, &path, format!("`{name}` is no alternative to itself"));
+                        self.error(
+                            Code::Contradiction,
+                            &path,
+                            format!("`{name}` is no alternative to itself"),
+                        );
                     }
                 }
             }
@@ -438,9 +591,13 @@ impl<'a> Checker<'a, '_> {
                         let known = ["thing:/", "policy:/", "message:/"];
                         if !known.iter().any(|prefix| resource.starts_with(prefix)) {
                             let path = ["spec", "entries", entry, "resources", resource];
-                            self.key_error(Code::BadText, &path, format!("`{resource}` is not a resource"))
-                                .help
-                                .push("write `thing:/…`, `policy:/…` or `message:/…`".to_owned());
+                            self.key_error(
+                                Code::BadText,
+                                &path,
+                                format!("`{resource}` is not a resource"),
+                            )
+                            .help
+                            .push("write `thing:/…`, `policy:/…` or `message:/…`".to_owned());
                         }
                     }
                 }
@@ -470,30 +627,46 @@ impl<'a> Checker<'a, '_> {
         let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
         let length = name.chars().count();
-        let good = edge(name.chars().next()) && edge(name.chars().last()) && name.chars().all(inner);
+        let good =
+            edge(name.chars().next()) && edge(name.chars().last()) && name.chars().all(inner);
         if !good || length > NAME_LEN_MAX {
             self.error(Code::BadName, path, format!("`{name}` cannot be a name"))
                 .help
                 .push(format!("use letters, digits, `.`, `_` and `-`, a letter or digit at both ends, at most {NAME_LEN_MAX}"));
         } else if self.item.namespace.len() + 1 + length > THING_ID_LEN_MAX {
-            let message = format!("namespace and name together are longer than {THING_ID_LEN_MAX} characters");
+            let message = format!(
+                "namespace and name together are longer than {THING_ID_LEN_MAX} characters"
+            );
             self.error(Code::BadName, path, message);
         }
     }
 
     fn member_name(&mut self, name: &str, what: &str, path: &[&str]) {
-        let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-        let inner = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        let first = name
+            .chars()
+            .next()
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        let inner = name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
         if !first || !inner || name.len() > NAME_LEN_MAX {
-            self.key_error(Code::BadName, path, format!("`{name}` cannot be the name of a {what}"))
-                .help
-                .push("start with a letter or `_`; then letters, digits, `_`, `-` and `.`".to_owned());
+            self.key_error(
+                Code::BadName,
+                path,
+                format!("`{name}` cannot be the name of a {what}"),
+            )
+            .help
+            .push("start with a letter or `_`; then letters, digits, `_`, `-` and `.`".to_owned());
         }
     }
 
     fn labels(&mut self, labels: &BTreeMap<String, String>, path: &[&str]) {
         for (key, value) in labels {
-            if key.is_empty() || key.len() > 128 || value.len() > 256 || (key.clone() + value).contains(char::is_control) {
+            if key.is_empty()
+                || key.len() > 128
+                || value.len() > 256
+                || (key.clone() + value).contains(char::is_control)
+            {
                 let mut path = path.to_vec();
                 path.push(key);
                 self.key_error(Code::BadName, &path, format!("`{key}` cannot be a label"))
@@ -525,26 +698,48 @@ impl<'a> Checker<'a, '_> {
             }
             help.push(format!("did you mean `{shown}`{}?", guess.place()));
         }
-        let files = plural(self.index.files, "file");
+        let files = match self.index.files {
+            1 => "file".to_owned(),
+            files => plural(files, "file"),
+        };
         let words = self.item.words();
         let (code, message) = match kind {
             Kind::Service => {
-                help.push("a service that registers itself needs `external: true` in a Service document".to_owned());
-                (Code::UnknownService, format!("{words} names a service that nobody declares"))
+                help.push(
+                    "a service that registers itself needs `external: true` in a Service document"
+                        .to_owned(),
+                );
+                (
+                    Code::UnknownService,
+                    format!("{words} names a service that nobody declares"),
+                )
             }
-            _ => (Code::UnknownReference, format!("{words} names a {kind} that nobody declares")),
+            _ => (
+                Code::UnknownReference,
+                format!("{words} names a {kind} that nobody declares"),
+            ),
         };
         let label = match elsewhere {
-            Some(other) => format!("no {kind} `{name}` in this namespace or `default`, only in `{other}`"),
+            Some(other) => {
+                format!("no {kind} `{name}` in this namespace or `default`, only in `{other}`")
+            }
             None => format!("no {kind} `{name}` in the {files} read"),
         };
-        let label = if self.root.region.at.line == 0 { format!("no {kind} `{name}`") } else { label };
+        let label = if self.root.region.at.line == 0 {
+            format!("no {kind} `{name}`")
+        } else {
+            label
+        };
         // A name written as a map's key is marked there.
         let region = match self.root.at(path) {
             Some(node) if node.as_str().is_some() => node.region,
             _ => self.root.key_region_at(path),
         };
-        let message = if region.at.line == 0 { format!("{message}: {label}") } else { message };
+        let message = if region.at.line == 0 {
+            format!("{message}: {label}")
+        } else {
+            message
+        };
         let diagnostic = Diagnostic::error(code, self.item.file, region, message).label(label);
         self.push(diagnostic, path).help.extend(help);
         false
@@ -555,7 +750,11 @@ impl<'a> Checker<'a, '_> {
             Some(found) => found,
             None => {
                 let names = self.index.twins.keys().map(|(_, name)| name.as_ref());
-                let guess = if self.index.twins.len() <= 20_000 { suggest(name, names) } else { None };
+                let guess = if self.index.twins.len() <= 20_000 {
+                    suggest(name, names)
+                } else {
+                    None
+                };
                 let message = format!("{} names a twin that nobody declares", self.item.words());
                 let diagnostic = self.error(Code::UnknownReference, path, message);
                 diagnostic.label = format!("no twin `{name}`");
@@ -577,7 +776,12 @@ impl<'a> Checker<'a, '_> {
         path: &[&str],
     ) -> Vec<usize> {
         let mut groups = Vec::new();
-        let step = |more: &[&'static str]| path.iter().copied().chain(more.iter().copied()).collect::<Vec<_>>();
+        let step = |more: &[&'static str]| {
+            path.iter()
+                .copied()
+                .chain(more.iter().copied())
+                .collect::<Vec<_>>()
+        };
         let names_path = step(&["names"]);
         for (at, name) in names.iter().enumerate() {
             let at = at.to_string();
@@ -586,11 +790,22 @@ impl<'a> Checker<'a, '_> {
         }
         let expressions_path = step(&["matchExpressions"]);
         for (at, expression) in expressions.iter().enumerate() {
-            let wants_values = matches!(expression.operator, LabelOperator::In | LabelOperator::NotIn);
+            let wants_values = matches!(
+                expression.operator,
+                LabelOperator::In | LabelOperator::NotIn
+            );
             if wants_values == expression.values.is_empty() {
                 let at = at.to_string();
-                let path: Vec<&str> = expressions_path.iter().copied().chain([at.as_str(), "operator"]).collect();
-                let needs = if wants_values { "needs `values`" } else { "takes no `values`" };
+                let path: Vec<&str> = expressions_path
+                    .iter()
+                    .copied()
+                    .chain([at.as_str(), "operator"])
+                    .collect();
+                let needs = if wants_values {
+                    "needs `values`"
+                } else {
+                    "takes no `values`"
+                };
                 self.error(Code::Contradiction, &path, format!("this operator {needs}"));
             }
         }
@@ -606,22 +821,43 @@ impl<'a> Checker<'a, '_> {
         let before = groups.len();
         groups.extend(self.index.selected(self.item.namespace, equal, expressions));
         if groups.len() == before {
-            let which = if equal.is_empty() { "matchExpressions" } else { "matchLabels" };
-            let asked = equal.iter().map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join(", ");
+            let which = if equal.is_empty() {
+                "matchExpressions"
+            } else {
+                "matchLabels"
+            };
+            let asked = equal
+                .iter()
+                .map(|(key, value)| format!("{key}: {value}"))
+                .collect::<Vec<_>>()
+                .join(", ");
             let message = match asked.as_str() {
                 "" => format!("{} selects labels that no twin has", self.item.words()),
                 asked => format!("{} selects `{asked}`, which no twin has", self.item.words()),
             };
             let path = step(&[which]);
             let region = self.root.key_region_at(&path);
-            let diagnostic = Diagnostic::warning(Code::SelectsNothing, self.item.file, region, message);
+            let diagnostic =
+                Diagnostic::warning(Code::SelectsNothing, self.item.file, region, message);
             let key_guess = equal.iter().find_map(|(key, value)| {
-                let values = self.index.groups.iter().filter_map(|group| group.labels.get(key)).map(String::as_str);
+                let values = self
+                    .index
+                    .groups
+                    .iter()
+                    .filter_map(|group| group.labels.get(key))
+                    .map(String::as_str);
                 match suggest(value, values).filter(|guess| guess != value) {
                     Some(guess) => Some(format!("did you mean `{key}: {guess}`?")),
                     None => {
-                        let keys = self.index.groups.iter().flat_map(|group| group.labels.keys()).map(String::as_str);
-                        suggest(key, keys).filter(|guess| guess != key).map(|guess| format!("did you mean `{guess}: {value}`?"))
+                        let keys = self
+                            .index
+                            .groups
+                            .iter()
+                            .flat_map(|group| group.labels.keys())
+                            .map(String::as_str);
+                        suggest(key, keys)
+                            .filter(|guess| guess != key)
+                            .map(|guess| format!("did you mean `{guess}: {value}`?"))
                     }
                 }
             });
@@ -647,7 +883,10 @@ impl<'a> Checker<'a, '_> {
                 if let (Some(minimum), Some(maximum)) = (property.minimum, property.maximum)
                     && minimum > maximum
                 {
-                    let message = format!("`{name}` of {} has its minimum {minimum} above its maximum {maximum}", self.item.words());
+                    let message = format!(
+                        "`{name}` of {} has its minimum {minimum} above its maximum {maximum}",
+                        self.item.words()
+                    );
                     self.error(Code::BadBounds, &at("maximum"), message);
                 }
                 let numeric = matches!(property.value_type, ValueType::Number | ValueType::Integer);
@@ -657,12 +896,18 @@ impl<'a> Checker<'a, '_> {
                     (property.unit.is_some(), "unit"),
                 ] {
                     if given && !numeric {
-                        let message = format!("`{name}` is {}, so its {field} has no effect", property.value_type.name());
+                        let message = format!(
+                            "`{name}` is {}, so its {field} has no effect",
+                            property.value_type.name()
+                        );
                         self.warning(Code::Unused, &at(field), message);
                     }
                 }
                 if property.values.is_some() && property.value_type != ValueType::String {
-                    let message = format!("`{name}` is {}, so its words have no effect", property.value_type.name());
+                    let message = format!(
+                        "`{name}` is {}, so its words have no effect",
+                        property.value_type.name()
+                    );
                     self.warning(Code::Unused, &at("enum"), message);
                 }
             }
@@ -670,7 +915,12 @@ impl<'a> Checker<'a, '_> {
     }
 
     fn twin(&mut self, twin: &'a TwinSpec, base: &[&str]) {
-        let at = |more: &[&str]| -> Vec<String> { base.iter().chain(more).map(|step| (*step).to_owned()).collect() };
+        let at = |more: &[&str]| -> Vec<String> {
+            base.iter()
+                .chain(more)
+                .map(|step| (*step).to_owned())
+                .collect()
+        };
         let namespace = self.item.namespace;
         if let Some(name) = &twin.model {
             self.reference(Kind::TwinModel, name, &refs(&at(&["model"])));
@@ -686,13 +936,22 @@ impl<'a> Checker<'a, '_> {
         if let Some(profile) = twin.node.as_ref().and_then(|node| node.profile.as_deref()) {
             let path = at(&["node", "profile"]);
             self.reference(Kind::NodeProfile, profile, &refs(&path));
-            if let Some(Spec::NodeProfile(spec)) = self.index.find(Kind::NodeProfile, namespace, profile).and_then(|item| item.spec) {
-                let measured = spec.sensors.iter().flat_map(|sensor| sensor.property.iter().chain(sensor.properties.values()));
+            if let Some(Spec::NodeProfile(spec)) = self
+                .index
+                .find(Kind::NodeProfile, namespace, profile)
+                .and_then(|item| item.spec)
+            {
+                let measured = spec
+                    .sensors
+                    .iter()
+                    .flat_map(|sensor| sensor.property.iter().chain(sensor.properties.values()));
                 let driven = spec.actuators.iter().map(|actuator| &actuator.property);
                 for property in measured.chain(driven) {
                     if matches!(self.index.property(&group, property), Found::Missing) {
                         let model = twin.model.as_deref().unwrap_or_default();
-                        let message = format!("NodeProfile `{profile}` has `{property}`, which TwinModel `{model}` does not");
+                        let message = format!(
+                            "NodeProfile `{profile}` has `{property}`, which TwinModel `{model}` does not"
+                        );
                         self.error(Code::UnknownProperty, &refs(&path), message);
                     }
                 }
@@ -700,7 +959,10 @@ impl<'a> Checker<'a, '_> {
         }
         for (feature, properties) in &twin.desired {
             for (name, value) in properties {
-                let path = PropertyPath { feature: feature.clone(), property: name.clone() };
+                let path = PropertyPath {
+                    feature: feature.clone(),
+                    property: name.clone(),
+                };
                 let steps = at(&["desired", feature, name]);
                 self.settable(&group, &path, value, &refs(&steps));
             }
@@ -727,7 +989,9 @@ impl<'a> Checker<'a, '_> {
             if !self.reference(Kind::Service, name, &path) {
                 continue;
             }
-            let Some(service) = self.index.service(self.item.namespace, name) else { continue };
+            let Some(service) = self.index.service(self.item.namespace, name) else {
+                continue;
+            };
             let own = match group.services {
                 ServiceNames::Map(map) => map.get(name).and_then(|options| options.inputs.as_ref()),
                 ServiceNames::List(_) => None,
@@ -760,17 +1024,29 @@ impl<'a> Checker<'a, '_> {
                 }
                 let input_at = input_at.to_string();
                 let region = region.unwrap_or_else(|| {
-                    let path: Vec<&str> = path.iter().copied().chain(["inputs", input_at.as_str()]).collect();
+                    let path: Vec<&str> = path
+                        .iter()
+                        .copied()
+                        .chain(["inputs", input_at.as_str()])
+                        .collect();
                     self.root.region_at(&path)
                 });
-                let message = format!("`{name}` reads `{input}`, which {} does not have", self.item.words());
+                let message = format!(
+                    "`{name}` reads `{input}`, which {} does not have",
+                    self.item.words()
+                );
                 let names = self.index.property_names(group);
                 let guess = suggest(&input.to_string(), names.iter().map(String::as_str));
-                let mut diagnostic = Diagnostic::error(Code::UnknownProperty, self.item.file, region, message);
+                let mut diagnostic =
+                    Diagnostic::error(Code::UnknownProperty, self.item.file, region, message);
                 if let Some(guess) = guess {
-                    diagnostic = diagnostic.help(format!("did you mean `{guess}` in the service's inputs?"));
+                    diagnostic =
+                        diagnostic.help(format!("did you mean `{guess}` in the service's inputs?"));
                 }
-                diagnostic = diagnostic.help(format!("it has {}", list_words(names.iter().map(String::as_str))));
+                diagnostic = diagnostic.help(format!(
+                    "it has {}",
+                    list_words(names.iter().map(String::as_str))
+                ));
                 self.push(diagnostic, &path);
             }
         }
@@ -782,8 +1058,12 @@ impl<'a> Checker<'a, '_> {
             Found::Anything => {}
             Found::Missing => {
                 let names = self.index.property_names(group);
-                let message = format!("{} asks for `{path}`, which the twin's model does not have", self.item.words());
-                let guess = suggest(&path.to_string(), names.iter().map(String::as_str)).map(str::to_owned);
+                let message = format!(
+                    "{} asks for `{path}`, which the twin's model does not have",
+                    self.item.words()
+                );
+                let guess =
+                    suggest(&path.to_string(), names.iter().map(String::as_str)).map(str::to_owned);
                 let diagnostic = self.key_error(Code::UnknownProperty, steps, message);
                 if let Some(guess) = guess {
                     diagnostic.help.push(format!("did you mean `{guess}`?"));
@@ -791,10 +1071,11 @@ impl<'a> Checker<'a, '_> {
             }
             Found::Property(property) => {
                 if property.read_only {
-                    let message = format!("`{path}` cannot be set: its model says that it is read only");
-                    self.key_error(Code::ReadOnly, steps, message)
-                        .help
-                        .push("an actuator's property has `readOnly: false` in the TwinModel".to_owned());
+                    let message =
+                        format!("`{path}` cannot be set: its model says that it is read only");
+                    self.key_error(Code::ReadOnly, steps, message).help.push(
+                        "an actuator's property has `readOnly: false` in the TwinModel".to_owned(),
+                    );
                 }
                 if let Some(why) = misfit(property, value) {
                     self.error(Code::WrongValue, steps, format!("`{path}` {why}"));
@@ -805,16 +1086,24 @@ impl<'a> Checker<'a, '_> {
 
     fn aggregate(&mut self, aggregate: &'a TwinAggregateSpec) {
         let selector = &aggregate.members;
-        let members =
-            self.selector(&selector.names, &selector.match_labels, &selector.match_expressions, &["spec", "members"]);
+        let members = self.selector(
+            &selector.names,
+            &selector.match_labels,
+            &selector.match_expressions,
+            &["spec", "members"],
+        );
         for (target, derivation) in &aggregate.derive {
             let path = ["spec", "derive", target.as_str()];
             match target.parse::<PropertyPath>() {
                 Ok(_) => {}
                 Err(error) => {
-                    self.key_error(Code::BadText, &path, format!("{}, in `derive` of {}", error.message, self.item.words()))
-                        .help
-                        .push(error.help);
+                    self.key_error(
+                        Code::BadText,
+                        &path,
+                        format!("{}, in `derive` of {}", error.message, self.item.words()),
+                    )
+                    .help
+                    .push(error.help);
                 }
             }
             let function = derivation.function;
@@ -828,7 +1117,8 @@ impl<'a> Checker<'a, '_> {
             }
             let Some(of) = &derivation.of else {
                 if function != DeriveFunction::Count {
-                    let message = format!("`{}` needs `of`, the members' property", function.name());
+                    let message =
+                        format!("`{}` needs `of`, the members' property", function.name());
                     self.key_error(Code::MissingField, &path, message);
                 }
                 continue;
@@ -844,7 +1134,8 @@ impl<'a> Checker<'a, '_> {
                 match self.index.property(group, of) {
                     Found::Missing => {
                         let names = self.index.property_names(group);
-                        let guess = suggest(&of.to_string(), names.iter().map(String::as_str)).map(str::to_owned);
+                        let guess = suggest(&of.to_string(), names.iter().map(String::as_str))
+                            .map(str::to_owned);
                         let message = format!("the member {member_words} has no `{of}`");
                         let diagnostic = self.error(Code::UnknownProperty, &at("of"), message);
                         if let Some(guess) = guess {
@@ -852,11 +1143,17 @@ impl<'a> Checker<'a, '_> {
                         }
                         break;
                     }
-                    Found::Property(property) if !wanted.is_empty() && !wanted.contains(&property.value_type) => {
+                    Found::Property(property)
+                        if !wanted.is_empty() && !wanted.contains(&property.value_type) =>
+                    {
                         let message = format!(
                             "`{}` takes {}, and `{of}` of {member_words} is {}",
                             function.name(),
-                            if wanted.len() == 1 { "true or false" } else { "numbers" },
+                            if wanted.len() == 1 {
+                                "true or false"
+                            } else {
+                                "numbers"
+                            },
                             property.value_type.name()
                         );
                         self.error(Code::WrongValue, &at("of"), message);
@@ -882,36 +1179,65 @@ impl<'a> Checker<'a, '_> {
     fn service(&mut self, service: &ServiceSpec) {
         let words = self.item.words();
         if service.model.is_none() && service.process.is_none() && !service.external {
-            self.key_error(Code::Contradiction, &["spec"], format!("{words} runs nowhere"))
-                .help
-                .push("give it a `model`, a `process`, or `external: true`".to_owned());
+            self.key_error(
+                Code::Contradiction,
+                &["spec"],
+                format!("{words} runs nowhere"),
+            )
+            .help
+            .push("give it a `model`, a `process`, or `external: true`".to_owned());
         }
         if service.inputs.is_empty() && !service.external {
-            self.key_error(Code::MissingField, &["spec"], format!("{words} has no `inputs`"))
-                .help
-                .push("name the twin properties that it judges: `inputs: [environment/temperature]`".to_owned());
+            self.key_error(
+                Code::MissingField,
+                &["spec"],
+                format!("{words} has no `inputs`"),
+            )
+            .help
+            .push(
+                "name the twin properties that it judges: `inputs: [environment/temperature]`"
+                    .to_owned(),
+            );
         }
         if service.timeout.as_ms() == 0 {
-            self.error(Code::OutOfRange, &["spec", "timeout"], format!("`timeout` of {words} is more than nothing"));
+            self.error(
+                Code::OutOfRange,
+                &["spec", "timeout"],
+                format!("`timeout` of {words} is more than nothing"),
+            );
         }
         if service.lease.as_ms() < 1000 {
-            self.error(Code::OutOfRange, &["spec", "lease"], format!("`lease` of {words} is at least 1s"));
+            self.error(
+                Code::OutOfRange,
+                &["spec", "lease"],
+                format!("`lease` of {words} is at least 1s"),
+            );
         }
         if let Some(name) = &service.model
             && self.reference(Kind::Model, name, &["spec", "model"])
-            && let Some(Spec::Model(model)) = self.index.find(Kind::Model, self.item.namespace, name).and_then(|item| item.spec)
+            && let Some(Spec::Model(model)) = self
+                .index
+                .find(Kind::Model, self.item.namespace, name)
+                .and_then(|item| item.spec)
         {
-            let takes = match (&model.inputs[..], model.train.as_ref().and_then(|train| train.generator)) {
+            let takes = match (
+                &model.inputs[..],
+                model.train.as_ref().and_then(|train| train.generator),
+            ) {
                 ([], Some(Generator::Environment)) => ENVIRONMENT_COLUMNS.len(),
                 (inputs, _) => inputs.len(),
             };
             if takes > 0 && takes != service.inputs.len() && !service.inputs.is_empty() {
-                let message =
-                    format!("{words} has {}, and Model `{name}` takes {takes}", plural(service.inputs.len(), "input"));
+                let message = format!(
+                    "{words} has {}, and Model `{name}` takes {takes}",
+                    plural(service.inputs.len(), "input")
+                );
                 let names = list_words(model.inputs.iter().map(String::as_str));
                 let diagnostic = self.key_error(Code::InputsDiffer, &["spec", "inputs"], message);
                 if !model.inputs.is_empty() {
-                    diagnostic.help.push(format!("the model takes {names}, in this order"));
+                    diagnostic
+                        .help
+                        .push(format!("the model takes {names}, in this order"));
                 }
             }
         }
@@ -921,18 +1247,34 @@ impl<'a> Checker<'a, '_> {
         let words = self.item.words();
         match (&model.file, &model.train) {
             (None, None) => {
-                self.key_error(Code::Contradiction, &["spec"], format!("{words} has neither a `file` nor a recipe to `train`"));
+                self.key_error(
+                    Code::Contradiction,
+                    &["spec"],
+                    format!("{words} has neither a `file` nor a recipe to `train`"),
+                );
             }
             (Some(_), Some(_)) => {
-                self.key_error(Code::Contradiction, &["spec", "train"], format!("{words} has both a `file` and a recipe to `train`"));
+                self.key_error(
+                    Code::Contradiction,
+                    &["spec", "train"],
+                    format!("{words} has both a `file` and a recipe to `train`"),
+                );
             }
             (Some(_), None) if model.digest.is_none() => {
-                self.key_error(Code::Contradiction, &["spec", "file"], format!("{words} has a `file` without its `digest`"))
-                    .help
-                    .push("`sha256sum FILE` prints it; write `digest: sha256:…`".to_owned());
+                self.key_error(
+                    Code::Contradiction,
+                    &["spec", "file"],
+                    format!("{words} has a `file` without its `digest`"),
+                )
+                .help
+                .push("`sha256sum FILE` prints it; write `digest: sha256:…`".to_owned());
             }
             (None, Some(_)) if model.digest.is_some() => {
-                self.key_error(Code::Contradiction, &["spec", "digest"], "a `digest` belongs to a `file`".to_owned());
+                self.key_error(
+                    Code::Contradiction,
+                    &["spec", "digest"],
+                    "a `digest` belongs to a `file`".to_owned(),
+                );
             }
             _ => {}
         }
@@ -940,12 +1282,20 @@ impl<'a> Checker<'a, '_> {
         for (at, input) in model.inputs.iter().enumerate() {
             if !seen.insert(input) {
                 let at = at.to_string();
-                self.error(Code::Contradiction, &["spec", "inputs", &at], format!("`{input}` is an input twice"));
+                self.error(
+                    Code::Contradiction,
+                    &["spec", "inputs", &at],
+                    format!("`{input}` is an input twice"),
+                );
             }
         }
         let Some(train) = &model.train else { return };
         if model.classifier == Classifier::Onnx {
-            self.error(Code::Contradiction, &["spec", "classifier"], "an ONNX model is trained elsewhere: give its `file`".to_owned());
+            self.error(
+                Code::Contradiction,
+                &["spec", "classifier"],
+                "an ONNX model is trained elsewhere: give its `file`".to_owned(),
+            );
         }
         if train.data.is_some() == train.generator.is_some() {
             let message = format!("`train` of {words} needs either `data` or a `generator`");
@@ -957,23 +1307,35 @@ impl<'a> Checker<'a, '_> {
                     let at = at.to_string();
                     let guess = suggest(input, ENVIRONMENT_COLUMNS.iter().copied());
                     let message = format!("the generator `environment` has no column `{input}`");
-                    let diagnostic = self.error(Code::UnknownReference, &["spec", "inputs", &at], message);
+                    let diagnostic =
+                        self.error(Code::UnknownReference, &["spec", "inputs", &at], message);
                     if let Some(guess) = guess {
                         diagnostic.help.push(format!("did you mean `{guess}`?"));
                     }
-                    diagnostic.help.push(format!("it has {}", list_words(ENVIRONMENT_COLUMNS.iter().copied())));
+                    diagnostic.help.push(format!(
+                        "it has {}",
+                        list_words(ENVIRONMENT_COLUMNS.iter().copied())
+                    ));
                 }
             }
             if train.target != "label" {
-                let message = format!("the generator `environment` has no column `{}`", train.target);
-                self.error(Code::UnknownReference, &["spec", "train", "target"], message)
-                    .help
-                    .push("its answers are in `label`".to_owned());
+                let message = format!(
+                    "the generator `environment` has no column `{}`",
+                    train.target
+                );
+                self.error(
+                    Code::UnknownReference,
+                    &["spec", "train", "target"],
+                    message,
+                )
+                .help
+                .push("its answers are in `label`".to_owned());
             }
         }
         let share = train.test.as_percent();
         if share <= 0.0 || share >= 100.0 {
-            let message = "`test` leaves rows on both sides: more than 0% and less than 100%".to_owned();
+            let message =
+                "`test` leaves rows on both sides: more than 0% and less than 100%".to_owned();
             self.error(Code::OutOfRange, &["spec", "train", "test"], message);
         }
         let of = &train.parameters;
@@ -990,8 +1352,11 @@ impl<'a> Checker<'a, '_> {
             (of.batch.is_some(), Classifier::Mlp, "batch"),
         ] {
             if given && owner != model.classifier {
-                let message =
-                    format!("`{field}` is a setting of `{}`, and this model is `{}`", owner.name(), model.classifier.name());
+                let message = format!(
+                    "`{field}` is a setting of `{}`, and this model is `{}`",
+                    owner.name(),
+                    model.classifier.name()
+                );
                 let path = ["spec", "train", "parameters", field];
                 let region = self.root.key_region_at(&path);
                 let diagnostic = Diagnostic::warning(Code::Unused, self.item.file, region, message);
@@ -1004,8 +1369,15 @@ impl<'a> Checker<'a, '_> {
         for (at, sensor) in profile.sensors.iter().enumerate() {
             let at = at.to_string();
             if sensor.property.is_none() == sensor.properties.is_empty() {
-                let message = format!("a sensor of {} needs either `property` or `properties`", self.item.words());
-                self.error(Code::Contradiction, &["spec", "sensors", &at, "type"], message);
+                let message = format!(
+                    "a sensor of {} needs either `property` or `properties`",
+                    self.item.words()
+                );
+                self.error(
+                    Code::Contradiction,
+                    &["spec", "sensors", &at, "type"],
+                    message,
+                );
             }
         }
         for (at, program) in profile.programs.iter().enumerate() {
@@ -1029,7 +1401,12 @@ impl<'a> Checker<'a, '_> {
         for (at, nodes) in scenario.nodes.iter().enumerate() {
             let at = at.to_string();
             let twins = &nodes.twins;
-            self.selector(&twins.names, &twins.match_labels, &twins.match_expressions, &["spec", "nodes", &at, "twins"]);
+            self.selector(
+                &twins.names,
+                &twins.match_labels,
+                &twins.match_expressions,
+                &["spec", "nodes", &at, "twins"],
+            );
             if nodes.trace.is_some() == nodes.generator.is_some() {
                 let message = "these nodes need either a `trace` or a `generator`".to_owned();
                 self.error(Code::Contradiction, &["spec", "nodes", &at], message);
@@ -1045,10 +1422,18 @@ impl<'a> Checker<'a, '_> {
             }
             if let Some(twins) = &fault.twins {
                 let path = ["spec", "faults", &at, "twins"];
-                self.selector(&twins.names, &twins.match_labels, &twins.match_expressions, &path);
+                self.selector(
+                    &twins.names,
+                    &twins.match_labels,
+                    &twins.match_expressions,
+                    &path,
+                );
             }
             if fault.at > scenario.duration {
-                let message = format!("this starts at {}, after the scenario ends at {}", fault.at, scenario.duration);
+                let message = format!(
+                    "this starts at {}, after the scenario ends at {}",
+                    fault.at, scenario.duration
+                );
                 self.error(Code::OutOfRange, &["spec", "faults", &at, "at"], message);
             }
         }
@@ -1060,26 +1445,43 @@ impl<'a> Checker<'a, '_> {
     fn transmission(&mut self, transmission: &Transmission, base: &[&str]) {
         let at = |field: &'static str| [base, &[field]].concat();
         let t = transmission;
-        for (least, most, fields) in [(t.pmin, t.pmax, ("pmin", "pmax")), (t.epmin, t.epmax, ("epmin", "epmax"))] {
+        for (least, most, fields) in [
+            (t.pmin, t.pmax, ("pmin", "pmax")),
+            (t.epmin, t.epmax, ("epmin", "epmax")),
+        ] {
             if let (Some(least), Some(most)) = (least, most)
                 && most < least
             {
-                let message = format!("`{}` ({most}) is less than `{}` ({least})", fields.1, fields.0);
+                let message = format!(
+                    "`{}` ({most}) is less than `{}` ({least})",
+                    fields.1, fields.0
+                );
                 self.error(Code::BadBounds, &at(fields.1), message)
                     .help
-                    .push(format!("`{}` is the least time, `{}` the longest", fields.0, fields.1));
+                    .push(format!(
+                        "`{}` is the least time, `{}` the longest",
+                        fields.0, fields.1
+                    ));
             }
         }
         if t.interval.is_some() {
             for (given, field) in [(t.pmin.is_some(), "pmin"), (t.pmax.is_some(), "pmax")] {
                 if given {
-                    let message = format!("`interval` means `pmin` and `pmax` together, so `{field}` contradicts it");
-                    self.key_error(Code::BadBounds, &at(field), message).help.push("keep one of them".to_owned());
+                    let message = format!(
+                        "`interval` means `pmin` and `pmax` together, so `{field}` contradicts it"
+                    );
+                    self.key_error(Code::BadBounds, &at(field), message)
+                        .help
+                        .push("keep one of them".to_owned());
                 }
             }
         }
         if t.interval.is_some_and(|interval| interval.as_ms() == 0) {
-            self.error(Code::OutOfRange, &at("interval"), "`interval` is more than nothing".to_owned());
+            self.error(
+                Code::OutOfRange,
+                &at("interval"),
+                "`interval` is more than nothing".to_owned(),
+            );
         }
         if let Some(program) = &t.program {
             let known = self.index.programs();
@@ -1091,7 +1493,9 @@ impl<'a> Checker<'a, '_> {
                 let diagnostic = self.error(Code::UnknownProgram, &at("program"), message);
                 diagnostic.label = format!("no program `{program}`");
                 diagnostic.help.extend(help);
-                diagnostic.help.push(format!("the programs are {list}; a NodeProfile can list more"));
+                diagnostic.help.push(format!(
+                    "the programs are {list}; a NodeProfile can list more"
+                ));
             }
         }
         if let Some(channel) = &t.channel {
@@ -1109,9 +1513,13 @@ impl<'a> Checker<'a, '_> {
         }
         let then = &rule.then;
         if *then == super::kinds::RuleEffect::default() {
-            self.key_error(Code::MissingField, &["spec", "then"], format!("{words} changes nothing"))
-                .help
-                .push("say what changes: `then: {program: interval, interval: 200ms}`".to_owned());
+            self.key_error(
+                Code::MissingField,
+                &["spec", "then"],
+                format!("{words} changes nothing"),
+            )
+            .help
+            .push("say what changes: `then: {program: interval, interval: 200ms}`".to_owned());
         }
         self.transmission(&then.transmission, &["spec", "then"]);
         for (name, transmission) in &then.properties {
@@ -1127,12 +1535,17 @@ impl<'a> Checker<'a, '_> {
             let path = ["spec", "then", "set", name];
             match name.parse::<PropertyPath>() {
                 Err(error) => {
-                    self.key_error(Code::BadText, &path, error.message).help.push(error.help);
+                    self.key_error(Code::BadText, &path, error.message)
+                        .help
+                        .push(error.help);
                 }
                 Ok(property) => {
                     // It is enough that some of the nodes have the actuator.
-                    let groups: Vec<&Group<'a>> = groups.iter().map(|at| &self.index.groups[*at]).collect();
-                    let has = |group: &&&Group<'a>| !matches!(self.index.property(group, &property), Found::Missing);
+                    let groups: Vec<&Group<'a>> =
+                        groups.iter().map(|at| &self.index.groups[*at]).collect();
+                    let has = |group: &&&Group<'a>| {
+                        !matches!(self.index.property(group, &property), Found::Missing)
+                    };
                     if let Some(group) = groups.iter().find(has).or(groups.first()) {
                         self.settable(group, &property, value, &path);
                     }
@@ -1146,25 +1559,44 @@ impl<'a> Checker<'a, '_> {
         let namespace = self.item.namespace;
         let mut groups = Vec::new();
         if let Some(aggregate) = &nodes.aggregate {
-            if self.reference(Kind::TwinAggregate, aggregate, &["spec", "nodes", "aggregate"])
-                && let Some(item) = self.index.find(Kind::TwinAggregate, namespace, aggregate)
+            if self.reference(
+                Kind::TwinAggregate,
+                aggregate,
+                &["spec", "nodes", "aggregate"],
+            ) && let Some(item) = self.index.find(Kind::TwinAggregate, namespace, aggregate)
                 && let Some(Spec::TwinAggregate(spec)) = item.spec
             {
                 groups.extend(self.index.twin(namespace, aggregate).flatten());
                 groups.extend(self.index.members(item.namespace, spec));
             }
-            if nodes.names.is_empty() && nodes.match_labels.is_empty() && nodes.match_expressions.is_empty() {
+            if nodes.names.is_empty()
+                && nodes.match_labels.is_empty()
+                && nodes.match_expressions.is_empty()
+            {
                 return groups;
             }
         }
-        if nodes.aggregate.is_none() && *nodes == (super::kinds::NodeSelector { each: nodes.each, ..Default::default() }) {
+        if nodes.aggregate.is_none()
+            && *nodes
+                == (super::kinds::NodeSelector {
+                    each: nodes.each,
+                    ..Default::default()
+                })
+        {
             let message = format!("{} selects no nodes", self.item.words());
             self.key_error(Code::Contradiction, &["spec", "nodes"], message)
                 .help
-                .push("give `names`, `matchLabels`, `matchExpressions` or an `aggregate`".to_owned());
+                .push(
+                    "give `names`, `matchLabels`, `matchExpressions` or an `aggregate`".to_owned(),
+                );
             return groups;
         }
-        groups.extend(self.selector(&nodes.names, &nodes.match_labels, &nodes.match_expressions, &["spec", "nodes"]));
+        groups.extend(self.selector(
+            &nodes.names,
+            &nodes.match_labels,
+            &nodes.match_expressions,
+            &["spec", "nodes"],
+        ));
         groups.sort_unstable();
         groups.dedup();
         groups
@@ -1173,27 +1605,50 @@ impl<'a> Checker<'a, '_> {
     /// A property that a rule names by property, feature, or `feature/property`.
     fn rule_property(&mut self, groups: &[usize], name: &str, path: &[&str], is_key: bool) {
         let groups: Vec<&Group<'a>> = groups.iter().map(|at| &self.index.groups[*at]).collect();
-        if groups.is_empty() || groups.iter().any(|group| matches!(group.has, Has::Anything)) {
+        if groups.is_empty()
+            || groups
+                .iter()
+                .any(|group| matches!(group.has, Has::Anything))
+        {
             return;
         }
-        let mut known: Vec<String> = groups.iter().flat_map(|group| self.index.property_names(group)).collect();
+        let mut known: Vec<String> = groups
+            .iter()
+            .flat_map(|group| self.index.property_names(group))
+            .collect();
         known.sort_unstable();
         known.dedup();
         let fits = |known: &String| {
-            known == name || known.split_once('/').is_some_and(|(feature, property)| feature == name || property == name)
+            known == name
+                || known
+                    .split_once('/')
+                    .is_some_and(|(feature, property)| feature == name || property == name)
         };
         if known.iter().any(fits) {
             return;
         }
-        let words = known.iter().flat_map(|path| path.split('/').chain([path.as_str()]));
+        let words = known
+            .iter()
+            .flat_map(|path| path.split('/').chain([path.as_str()]));
         let guess = suggest(name, words).map(str::to_owned);
-        let message = format!("{} names `{name}`, which none of its nodes has", self.item.words());
-        let region = if is_key { self.root.key_region_at(path) } else { self.root.region_at(path) };
-        let mut diagnostic = Diagnostic::error(Code::UnknownProperty, self.item.file, region, message);
+        let message = format!(
+            "{} names `{name}`, which none of its nodes has",
+            self.item.words()
+        );
+        let region = if is_key {
+            self.root.key_region_at(path)
+        } else {
+            self.root.region_at(path)
+        };
+        let mut diagnostic =
+            Diagnostic::error(Code::UnknownProperty, self.item.file, region, message);
         if let Some(guess) = guess {
             diagnostic = diagnostic.help(format!("did you mean `{guess}`?"));
         }
-        diagnostic = diagnostic.help(format!("they have {}", list_words(known.iter().map(String::as_str))));
+        diagnostic = diagnostic.help(format!(
+            "they have {}",
+            list_words(known.iter().map(String::as_str))
+        ));
         self.push(diagnostic, path);
     }
 
@@ -1226,15 +1681,24 @@ impl<'a> Checker<'a, '_> {
         }
         for model in models {
             for (feature, content) in &model.features {
-                scope.properties.extend(content.properties.iter().map(|(name, property)| expr::Property {
-                    feature: feature.clone(),
-                    name: name.clone(),
-                    value: expression_type(property),
-                }));
+                scope
+                    .properties
+                    .extend(
+                        content
+                            .properties
+                            .iter()
+                            .map(|(name, property)| expr::Property {
+                                feature: feature.clone(),
+                                name: name.clone(),
+                                value: expression_type(property),
+                            }),
+                    );
             }
         }
         let mut seen = HashSet::new();
-        scope.properties.retain(|property| seen.insert((property.feature.clone(), property.name.clone())));
+        scope
+            .properties
+            .retain(|property| seen.insert((property.feature.clone(), property.name.clone())));
         let reachable = |item: &&Item<'a>| reaches(self.item.namespace, item.namespace);
         scope.services = self
             .index
@@ -1245,15 +1709,26 @@ impl<'a> Checker<'a, '_> {
                     Some(Spec::Service(service)) => service.model.as_deref(),
                     _ => None,
                 };
-                let model = model.and_then(|name| self.index.find(Kind::Model, item.namespace, name));
+                let model =
+                    model.and_then(|name| self.index.find(Kind::Model, item.namespace, name));
                 let labels = match model.and_then(|model| model.spec) {
-                    Some(Spec::Model(model)) if !model.labels.is_empty() => Some(model.labels.clone()),
+                    Some(Spec::Model(model)) if !model.labels.is_empty() => {
+                        Some(model.labels.clone())
+                    }
                     _ => None,
                 };
-                expr::Service { name: item.name.to_owned(), labels }
+                expr::Service {
+                    name: item.name.to_owned(),
+                    labels,
+                }
             })
             .collect();
-        scope.channels = self.index.names(Kind::Channel).filter(reachable).map(|item| item.name.to_owned()).collect();
+        scope.channels = self
+            .index
+            .names(Kind::Channel)
+            .filter(reachable)
+            .map(|item| item.name.to_owned())
+            .collect();
         scope
     }
 
@@ -1264,9 +1739,11 @@ impl<'a> Checker<'a, '_> {
             .filter_map(|(target, derivation)| {
                 let path = target.parse::<PropertyPath>().ok()?;
                 let of = derivation.of.as_ref().and_then(|of| {
-                    members.iter().find_map(|member| match self.index.property(&self.index.groups[*member], of) {
-                        Found::Property(property) => Some(expression_type(property)),
-                        Found::Missing | Found::Anything => None,
+                    members.iter().find_map(|member| {
+                        match self.index.property(&self.index.groups[*member], of) {
+                            Found::Property(property) => Some(expression_type(property)),
+                            Found::Missing | Found::Anything => None,
+                        }
                     })
                 });
                 let value = match derivation.function {
@@ -1275,13 +1752,19 @@ impl<'a> Checker<'a, '_> {
                     DeriveFunction::Latest => of.unwrap_or(expr::Type::Any),
                     _ => of.unwrap_or(expr::Type::Number(None)),
                 };
-                Some(expr::Property { feature: path.feature, name: path.property, value })
+                Some(expr::Property {
+                    feature: path.feature,
+                    name: path.property,
+                    value,
+                })
             })
             .collect()
     }
 
     fn expression(&mut self, text: &str, path: &[&str], scope: &expr::Scope) {
-        let Err(errors) = expr::check(text, scope) else { return };
+        let Err(errors) = expr::check(text, scope) else {
+            return;
+        };
         for error in errors {
             let code = match error.fault {
                 expr::Fault::Syntax => Code::ExpressionSyntax,
@@ -1296,11 +1779,17 @@ impl<'a> Checker<'a, '_> {
             };
             let field = path.last().copied().unwrap_or_default();
             let message = format!("{}, in `{field}` of {}", error.message, self.item.words());
-            let source = self.sources.iter().find(|source| source.name == self.item.file);
+            let source = self
+                .sources
+                .iter()
+                .find(|source| source.name == self.item.file);
             let region = match (self.root.at(path), source) {
                 (Some(node), Some(source)) => {
                     let at = position_in_scalar(&source.text, node, error.offset);
-                    Region { at, width: u32::try_from(error.width).unwrap_or(1) }
+                    Region {
+                        at,
+                        width: u32::try_from(error.width).unwrap_or(1),
+                    }
                 }
                 _ => Region::default(),
             };
@@ -1311,6 +1800,14 @@ impl<'a> Checker<'a, '_> {
             self.push(diagnostic, path);
         }
     }
+}
+
+/// Whether a mistake of this sort can follow from a value that is left out.
+fn follows_from_a_gap(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Contradiction | Code::MissingField | Code::InputsDiffer
+    )
 }
 
 /// Whether a bare name in one namespace can mean an object of another.
@@ -1326,13 +1823,16 @@ fn refs(path: &[String]) -> Vec<&str> {
 fn is_namespace(text: &str) -> bool {
     !text.is_empty()
         && text.split(['.', '-']).all(|part| {
-            part.starts_with(|c: char| c.is_ascii_alphabetic()) && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            part.starts_with(|c: char| c.is_ascii_alphabetic())
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         })
 }
 
 fn expression_type(property: &PropertyModel) -> expr::Type {
     match property.value_type {
-        ValueType::Number | ValueType::Integer => expr::Type::Number(property.unit.as_ref().map(ToString::to_string)),
+        ValueType::Number | ValueType::Integer => {
+            expr::Type::Number(property.unit.as_ref().map(ToString::to_string))
+        }
         ValueType::Boolean => expr::Type::Bool,
         ValueType::String => expr::Type::Text(property.values.clone()),
         ValueType::Object | ValueType::Array => expr::Type::Any,
@@ -1350,20 +1850,30 @@ pub(super) fn misfit(property: &PropertyModel, value: &Value) -> Option<String> 
         ValueType::Array => value.is_array(),
     };
     if !fits {
-        return Some(format!("is {} in its model, not `{value}`", property.value_type.name()));
+        return Some(format!(
+            "is {} in its model, not `{value}`",
+            property.value_type.name()
+        ));
     }
     if let Some(number) = value.as_f64() {
         if property.minimum.is_some_and(|minimum| number < minimum) {
-            return Some(format!("is at least {}, not {value}", property.minimum.unwrap_or_default()));
+            return Some(format!(
+                "is at least {}, not {value}",
+                property.minimum.unwrap_or_default()
+            ));
         }
         if property.maximum.is_some_and(|maximum| number > maximum) {
-            return Some(format!("is at most {}, not {value}", property.maximum.unwrap_or_default()));
+            return Some(format!(
+                "is at most {}, not {value}",
+                property.maximum.unwrap_or_default()
+            ));
         }
     }
     match (&property.values, value.as_str()) {
-        (Some(words), Some(word)) if !words.iter().any(|known| known == word) => {
-            Some(format!("is one of {}, not `{word}`", list_words(words.iter().map(String::as_str))))
-        }
+        (Some(words), Some(word)) if !words.iter().any(|known| known == word) => Some(format!(
+            "is one of {}, not `{word}`",
+            list_words(words.iter().map(String::as_str))
+        )),
         _ => None,
     }
 }
@@ -1385,7 +1895,13 @@ fn check_cycles(index: &Index<'_>, diagnostics: &mut Vec<Diagnostic>) {
         .iter()
         .map(|(at, aggregate)| {
             let members = index.members(index.groups[*at].namespace, aggregate);
-            (*at, members.into_iter().filter(|member| is_aggregate.contains(member)).collect())
+            (
+                *at,
+                members
+                    .into_iter()
+                    .filter(|member| is_aggregate.contains(member))
+                    .collect(),
+            )
         })
         .collect();
     let mut done: HashSet<usize> = HashSet::new();
@@ -1395,7 +1911,10 @@ fn check_cycles(index: &Index<'_>, diagnostics: &mut Vec<Diagnostic>) {
         let mut on_path: HashSet<usize> = HashSet::from([*start]);
         while let Some((at, next)) = path.last_mut() {
             let at = *at;
-            let member = edges.get(&at).and_then(|members| members.get(*next)).copied();
+            let member = edges
+                .get(&at)
+                .and_then(|members| members.get(*next))
+                .copied();
             *next += 1;
             match member {
                 None => {
@@ -1404,8 +1923,12 @@ fn check_cycles(index: &Index<'_>, diagnostics: &mut Vec<Diagnostic>) {
                     done.insert(at);
                 }
                 Some(member) if on_path.contains(&member) => {
-                    let cycle: Vec<usize> =
-                        path.iter().map(|(at, _)| *at).skip_while(|at| *at != member).chain([member]).collect();
+                    let cycle: Vec<usize> = path
+                        .iter()
+                        .map(|(at, _)| *at)
+                        .skip_while(|at| *at != member)
+                        .chain([member])
+                        .collect();
                     report_cycle(index, &cycle, diagnostics);
                 }
                 Some(member) if !done.contains(&member) => {
@@ -1421,7 +1944,11 @@ fn check_cycles(index: &Index<'_>, diagnostics: &mut Vec<Diagnostic>) {
 fn report_cycle(index: &Index<'_>, cycle: &[usize], diagnostics: &mut Vec<Diagnostic>) {
     // A cycle that the runtime already has is not this run's mistake; report at the first
     // aggregate that was read.
-    let Some(item) = cycle.iter().map(|at| &index.items[index.groups[*at].item]).find(|item| item.root.is_some()) else {
+    let Some(item) = cycle
+        .iter()
+        .map(|at| &index.items[index.groups[*at].item])
+        .find(|item| item.root.is_some())
+    else {
         return;
     };
     let names: Vec<String> = cycle
@@ -1429,11 +1956,18 @@ fn report_cycle(index: &Index<'_>, cycle: &[usize], diagnostics: &mut Vec<Diagno
         .map(|at| &index.items[index.groups[*at].item])
         .map(|item| format!("`{}:{}`", item.namespace, item.name))
         .collect();
-    let region = item.root.map(|root| root.key_region_at(&["spec", "members"])).unwrap_or_default();
+    let region = item
+        .root
+        .map(|root| root.key_region_at(&["spec", "members"]))
+        .unwrap_or_default();
     let message = if names.len() == 2 {
         format!("{} is a member of itself", item.words())
     } else {
-        format!("{} is, over others, a member of itself: {}", item.words(), names.join(" has "))
+        format!(
+            "{} is, over others, a member of itself: {}",
+            item.words(),
+            names.join(" has ")
+        )
     };
     diagnostics.push(
         Diagnostic::error(Code::Cycle, item.file, region, message)

@@ -5,7 +5,7 @@
 //!
 //! Not here: printing (`cli::output`) and exit codes (`cli::error`); [`render`] makes text.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -195,7 +195,10 @@ codes! {
 impl Code {
     /// Finds a code by its id, in any letter case.
     pub fn find(id: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|code| code.id().eq_ignore_ascii_case(id))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|code| code.id().eq_ignore_ascii_case(id))
     }
 }
 
@@ -226,7 +229,12 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// An error at a place.
-    pub fn error(code: Code, file: impl Into<String>, region: Region, message: impl Into<String>) -> Self {
+    pub fn error(
+        code: Code,
+        file: impl Into<String>,
+        region: Region,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             code,
             severity: Severity::Error,
@@ -242,8 +250,16 @@ impl Diagnostic {
     }
 
     /// A warning at a place.
-    pub fn warning(code: Code, file: impl Into<String>, region: Region, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(code, file, region, message) }
+    pub fn warning(
+        code: Code,
+        file: impl Into<String>,
+        region: Region,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(code, file, region, message)
+        }
     }
 
     /// Adds words at the marked place.
@@ -292,38 +308,52 @@ impl Diagnostic {
     pub fn render(&self, colour: bool) -> String {
         let (heading, bold, blue, cyan, reset) = match (colour, self.severity) {
             (false, _) => ("", "", "", "", ""),
-            (true, Severity::Error) => ("\x1b[1;31m", "\x1b[1m", "\x1b[1;34m", "\x1b[36m", "\x1b[0m"),
-            (true, Severity::Warning) => ("\x1b[1;33m", "\x1b[1m", "\x1b[1;34m", "\x1b[36m", "\x1b[0m"),
+            (true, Severity::Error) => {
+                ("\x1b[1;31m", "\x1b[1m", "\x1b[1;34m", "\x1b[36m", "\x1b[0m")
+            }
+            (true, Severity::Warning) => {
+                ("\x1b[1;33m", "\x1b[1m", "\x1b[1;34m", "\x1b[36m", "\x1b[0m")
+            }
         };
         let mut out = String::new();
-        let _ = writeln!(
-            out,
-            "{heading}{}[{}]{reset}{bold}: {}{reset}",
+        out += &format!(
+            "{heading}{}[{}]{reset}{bold}: {}{reset}\n",
             self.severity,
             self.code.id(),
             self.message
         );
         if self.line == 0 {
             if !self.file.is_empty() {
-                let _ = writeln!(out, "  {blue}-->{reset} {}", self.file);
+                out += &format!("  {blue}-->{reset} {}\n", self.file);
             }
         } else {
             let number = self.line.to_string();
             let gutter = " ".repeat(number.len());
-            let _ = writeln!(out, "{gutter}{blue}-->{reset} {}:{}:{}", self.file, self.line, self.column);
+            out += &format!(
+                "{gutter}{blue}-->{reset} {}:{}:{}\n",
+                self.file, self.line, self.column
+            );
             if let Some(line) = &self.source_line {
-                let (line, start, width) = excerpt(line, self.column as usize - 1, self.width as usize);
-                let _ = writeln!(out, "{gutter} {blue}|{reset}");
-                let _ = writeln!(out, "{blue}{number} |{reset} {line}");
+                let (line, start, width) =
+                    excerpt(line, self.column as usize - 1, self.width as usize);
+                out += &format!("{gutter} {blue}|{reset}\n");
+                out += &format!("{blue}{number} |{reset} {line}\n");
                 let marks = "^".repeat(width.max(1));
-                let label = if self.label.is_empty() { String::new() } else { format!(" {}", self.label) };
-                let _ = writeln!(out, "{gutter} {blue}|{reset} {}{heading}{marks}{label}{reset}", " ".repeat(start));
+                let label = if self.label.is_empty() {
+                    String::new()
+                } else {
+                    format!(" {}", self.label)
+                };
+                out += &format!(
+                    "{gutter} {blue}|{reset} {}{heading}{marks}{label}{reset}\n",
+                    " ".repeat(start)
+                );
             }
         }
         if !self.help.is_empty() {
             out.push('\n');
             for help in &self.help {
-                let _ = writeln!(out, "{cyan}hint{reset}: {help}");
+                out += &format!("{cyan}hint{reset}: {help}\n");
             }
         }
         out
@@ -336,8 +366,15 @@ const EXCERPT_LEN_MAX: usize = 160;
 /// The part of a line around the marked place, with tabs as spaces and control characters out
 /// of the way, and where the mark is in it.
 fn excerpt(line: &str, start: usize, width: usize) -> (String, usize, usize) {
-    let clean: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let from = if clean.len() > EXCERPT_LEN_MAX { start.saturating_sub(EXCERPT_LEN_MAX / 2).min(clean.len()) } else { 0 };
+    let clean: Vec<char> = line
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let from = if clean.len() > EXCERPT_LEN_MAX {
+        start.saturating_sub(EXCERPT_LEN_MAX / 2).min(clean.len())
+    } else {
+        0
+    };
     let shown: String = clean.iter().skip(from).take(EXCERPT_LEN_MAX).collect();
     let visible = shown.chars().count();
     let start = (start - from).min(visible);
@@ -346,21 +383,41 @@ fn excerpt(line: &str, start: usize, width: usize) -> (String, usize, usize) {
 
 /// Sorts by file and place, takes out repetitions, and attaches the source lines.
 pub(super) fn finish(diagnostics: &mut Vec<Diagnostic>, sources: &[Source]) {
-    let rank = |file: &str| sources.iter().position(|source| source.name == file).unwrap_or(usize::MAX);
-    let ranks: std::collections::HashMap<String, usize> =
-        diagnostics.iter().map(|d| d.file.clone()).map(|file| (file.clone(), rank(&file))).collect();
+    let rank = |file: &str| {
+        sources
+            .iter()
+            .position(|source| source.name == file)
+            .unwrap_or(usize::MAX)
+    };
+    let ranks: std::collections::HashMap<String, usize> = diagnostics
+        .iter()
+        .map(|d| d.file.clone())
+        .map(|file| (file.clone(), rank(&file)))
+        .collect();
     diagnostics.sort_by(|a, b| {
-        (ranks.get(&a.file), a.line, a.column, a.code).cmp(&(ranks.get(&b.file), b.line, b.column, b.code))
+        (ranks.get(&a.file), a.line, a.column, a.code).cmp(&(
+            ranks.get(&b.file),
+            b.line,
+            b.column,
+            b.code,
+        ))
     });
     diagnostics.dedup();
     diagnostics.truncate(DIAGNOSTICS_MAX);
     let mut at = 0;
     while let Some(file) = diagnostics.get(at).map(|d| d.file.clone()) {
-        let end = at + diagnostics[at..].iter().take_while(|d| d.file == file).count();
+        let end = at
+            + diagnostics[at..]
+                .iter()
+                .take_while(|d| d.file == file)
+                .count();
         if let Some(source) = sources.iter().find(|source| source.name == file) {
             let mut lines = source.text.lines().zip(1_u32..).peekable();
             for diagnostic in &mut diagnostics[at..end] {
-                while lines.next_if(|(_, number)| *number < diagnostic.line).is_some() {}
+                while lines
+                    .next_if(|(_, number)| *number < diagnostic.line)
+                    .is_some()
+                {}
                 diagnostic.source_line = lines
                     .peek()
                     .filter(|(_, number)| *number == diagnostic.line)
@@ -391,9 +448,9 @@ pub fn render(diagnostics: &[Diagnostic], files: usize, outcome: &str, colour: b
         parts.push(plural(warnings, "warning"));
     }
     if !parts.is_empty() {
-        let _ = write!(out, "{} in {}.", parts.join(" and "), plural(files, "file"));
+        out += &format!("{} in {}.", parts.join(" and "), plural(files, "file"));
         if errors > 0 && !outcome.is_empty() {
-            let _ = write!(out, " {outcome}");
+            out += &format!(" {outcome}");
         }
         out.push('\n');
     }
@@ -418,7 +475,13 @@ mod tests {
 
     #[test]
     fn a_diagnostic_reads_as_documented() {
-        let region = Region { at: Position { line: 18, column: 16 }, width: 15 };
+        let region = Region {
+            at: Position {
+                line: 18,
+                column: 16,
+            },
+            width: 15,
+        };
         let diagnostic = Diagnostic {
             source_line: Some("    services: [anomaly-forrest]".to_owned()),
             ..Diagnostic::error(

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::diagnostic::{self, Code, Diagnostic};
-use super::yaml::{Region, SOURCE_BYTES_MAX};
+use super::yaml::{Position, Region, SOURCE_BYTES_MAX};
 use super::{Object, Parsed, Source, parse};
 
 /// Most files of one run. A tree with more is not a manifest directory.
@@ -23,6 +23,7 @@ pub fn load(paths: &[String], known: &[Object]) -> Parsed {
     let (sources, mut diagnostics) = read(paths);
     let mut parsed = parse(&sources, known);
     if !diagnostics.is_empty() {
+        parsed.files += diagnostics.len();
         diagnostics.append(&mut parsed.diagnostics);
         parsed.diagnostics = diagnostics;
         diagnostic::finish(&mut parsed.diagnostics, &sources);
@@ -32,11 +33,18 @@ pub fn load(paths: &[String], known: &[Object]) -> Parsed {
 
 /// Reads all paths; the diagnostics say which could not be read.
 pub fn read(paths: &[String]) -> (Vec<Source>, Vec<Diagnostic>) {
-    let mut reader = Reader { sources: Vec::new(), diagnostics: Vec::new() };
+    let mut reader = Reader {
+        sources: Vec::new(),
+        diagnostics: Vec::new(),
+    };
     for path in paths {
         if path == "-" {
             let mut bytes = Vec::new();
-            match std::io::stdin().lock().take(SOURCE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes) {
+            match std::io::stdin()
+                .lock()
+                .take(SOURCE_BYTES_MAX as u64 + 1)
+                .read_to_end(&mut bytes)
+            {
                 Ok(_) => reader.text("<stdin>", bytes),
                 Err(error) => reader.unreadable("<stdin>", &error.to_string()),
             }
@@ -46,8 +54,13 @@ pub fn read(paths: &[String]) -> (Vec<Source>, Vec<Diagnostic>) {
         reader.path(Path::new(path), 0, true);
         if reader.sources.len() + reader.diagnostics.len() == before {
             reader.diagnostics.push(
-                Diagnostic::error(Code::Unreadable, path, Region::default(), format!("`{path}` holds no manifest"))
-                    .help("manifests are files called `*.yaml` or `*.yml`"),
+                Diagnostic::error(
+                    Code::Unreadable,
+                    path,
+                    Region::default(),
+                    format!("`{path}` holds no manifest"),
+                )
+                .help("manifests are files called `*.yaml` or `*.yml`"),
             );
         }
     }
@@ -62,7 +75,12 @@ struct Reader {
 impl Reader {
     fn unreadable(&mut self, name: &str, why: &str) {
         let message = format!("`{name}` cannot be read: {why}");
-        self.diagnostics.push(Diagnostic::error(Code::Unreadable, name, Region::default(), message));
+        self.diagnostics.push(Diagnostic::error(
+            Code::Unreadable,
+            name,
+            Region::default(),
+            message,
+        ));
     }
 
     /// `named`: the user gave this path, so it is read whatever it is called.
@@ -83,7 +101,9 @@ impl Reader {
                         let hidden = entry.file_name().to_string_lossy().starts_with('.');
                         let child = entry.path();
                         let is_dir = entry.file_type().is_ok_and(|file_type| file_type.is_dir());
-                        let manifest = child.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+                        let manifest = child
+                            .extension()
+                            .is_some_and(|extension| extension == "yaml" || extension == "yml");
                         if !hidden && (is_dir || manifest) {
                             self.path(&child, depth + 1, false);
                         }
@@ -95,13 +115,23 @@ impl Reader {
         }
         if self.sources.len() == FILES_MAX {
             let message = format!("more than {FILES_MAX} files");
-            self.diagnostics.push(Diagnostic::error(Code::TooLarge, &name, Region::default(), message));
+            self.diagnostics.push(Diagnostic::error(
+                Code::TooLarge,
+                &name,
+                Region::default(),
+                message,
+            ));
         }
-        if self.sources.len() >= FILES_MAX || self.sources.iter().any(|source| source.name == name) && named {
+        if self.sources.len() >= FILES_MAX
+            || self.sources.iter().any(|source| source.name == name) && named
+        {
             return;
         }
         let mut bytes = Vec::new();
-        match fs::File::open(path).and_then(|file| file.take(SOURCE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)) {
+        match fs::File::open(path).and_then(|file| {
+            file.take(SOURCE_BYTES_MAX as u64 + 1)
+                .read_to_end(&mut bytes)
+        }) {
             Ok(_) => self.text(&name, bytes),
             Err(error) => self.unreadable(&name, &plain_words(&error)),
         }
@@ -109,12 +139,28 @@ impl Reader {
 
     fn text(&mut self, name: &str, bytes: Vec<u8>) {
         match String::from_utf8(bytes) {
-            Ok(text) => self.sources.push(Source { name: name.to_owned(), text }),
+            Ok(text) => self.sources.push(Source {
+                name: name.to_owned(),
+                text,
+            }),
             Err(error) => {
-                let at = error.utf8_error().valid_up_to();
-                let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-                let message = format!("`{name}` is not UTF-8 text: line {line} has a byte that UTF-8 does not allow");
-                self.diagnostics.push(Diagnostic::error(Code::NotUtf8, name, Region::default(), message));
+                let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+                let before = good
+                    .rsplit(|byte| *byte == b'\n')
+                    .next()
+                    .unwrap_or_default();
+                let column = String::from_utf8_lossy(before).chars().count() + 1;
+                let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+                let at = Position {
+                    line: number(line),
+                    column: number(column),
+                };
+                let message = format!("`{name}` is not UTF-8 text");
+                self.diagnostics.push(
+                    Diagnostic::error(Code::NotUtf8, name, Region { at, width: 1 }, message)
+                        .help("save the file as UTF-8"),
+                );
             }
         }
     }

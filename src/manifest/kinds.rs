@@ -113,10 +113,9 @@ impl Kind {
     /// Finds a kind by name, singular, plural or short name, in any letter case.
     pub fn find(word: &str) -> Option<Self> {
         let word = word.to_lowercase();
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|kind| kind.name().to_lowercase() == word || kind.plural() == word || kind.short() == word)
+        Self::ALL.iter().copied().find(|kind| {
+            kind.name().to_lowercase() == word || kind.plural() == word || kind.short() == word
+        })
     }
 }
 
@@ -373,9 +372,9 @@ impl TwinSetSpec {
     pub fn twin_names(&self, set: &str) -> Vec<String> {
         match (&self.names, self.count) {
             (Some(names), _) => names.clone(),
-            (None, count) => {
-                (1..=count.unwrap_or(0).min(TWIN_SET_LEN_MAX)).map(|i| format!("{set}-{i}")).collect()
-            }
+            (None, count) => (1..=count.unwrap_or(0).min(TWIN_SET_LEN_MAX))
+                .map(|i| format!("{set}-{i}"))
+                .collect(),
         }
     }
 }
@@ -448,7 +447,9 @@ pub fn labels_match(
     if equal.is_empty() && expressions.is_empty() {
         return false;
     }
-    equal.iter().all(|(key, value)| labels.get(key) == Some(value))
+    equal
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
         && expressions.iter().all(|expression| {
             let value = labels.get(&expression.key);
             let listed = value.is_some_and(|value| expression.values.contains(value));
@@ -611,7 +612,10 @@ pub struct Overload {
 
 impl Default for Overload {
     fn default() -> Self {
-        Self { policy: OverloadPolicy::default(), limit: overload_limit_default() }
+        Self {
+            policy: OverloadPolicy::default(),
+            limit: overload_limit_default(),
+        }
     }
 }
 
@@ -916,7 +920,9 @@ pub struct RuleEffect {
 }
 
 /// Which traffic degrades last when the budget is short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum TrafficClass {
     /// Gives way first.
@@ -1309,7 +1315,9 @@ pub struct PolicyResource {
 }
 
 /// What a subject may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Permission {
     /// Read.
     #[serde(rename = "READ")]

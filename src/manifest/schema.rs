@@ -29,8 +29,10 @@ pub fn json_schema() -> &'static Value {
 fn build() -> Value {
     let mut generator = SchemaSettings::draft07().into_generator();
     let metadata = generator.subschema_for::<Metadata>();
-    let specs: Vec<(Kind, Value)> =
-        Kind::ALL.iter().map(|kind| (*kind, kind.spec_schema(&mut generator).to_value())).collect();
+    let specs: Vec<(Kind, Value)> = Kind::ALL
+        .iter()
+        .map(|kind| (*kind, kind.spec_schema(&mut generator).to_value()))
+        .collect();
     let mut definitions = generator.take_definitions(true);
     for (kind, spec) in specs {
         let description = spec
@@ -108,8 +110,11 @@ fn tidy(schema: &mut Value) {
 }
 
 fn tidy_object(map: &mut Map<String, Value>) {
-    if map.get("properties").is_some_and(Value::is_object) && map.get("type").is_some_and(|t| t == "object") {
-        map.entry("additionalProperties").or_insert(Value::Bool(false));
+    if map.get("properties").is_some_and(Value::is_object)
+        && map.get("type").is_some_and(|t| t == "object")
+    {
+        map.entry("additionalProperties")
+            .or_insert(Value::Bool(false));
     }
     if map.get("format").is_some_and(Value::is_string) {
         map.remove("format");
@@ -143,10 +148,26 @@ fn tidy_object(map: &mut Map<String, Value>) {
 ///
 /// * `file`: the name that diagnostics carry.
 /// * `name`: the object in the user's words, such as "Twin `farm:node-17`".
-pub fn check(kind: Kind, root: &Node, file: &str, name: &str, diagnostics: &mut Vec<Diagnostic>) {
-    let mut walker = Walker { kind, file, name, diagnostics, definitions: &json_schema()["definitions"], path: Vec::new() };
+/// * Returns the paths of the faulty values; none if the shape is right.
+pub fn check(
+    kind: Kind,
+    root: &Node,
+    file: &str,
+    name: &str,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Vec<Vec<String>> {
+    let mut walker = Walker {
+        kind,
+        file,
+        name,
+        diagnostics,
+        definitions: &json_schema()["definitions"],
+        path: Vec::new(),
+        faulty: Vec::new(),
+    };
     let schema = &walker.definitions[kind.name()];
     walker.walk(root, root.region, schema);
+    walker.faulty
 }
 
 struct Walker<'a> {
@@ -156,6 +177,8 @@ struct Walker<'a> {
     diagnostics: &'a mut Vec<Diagnostic>,
     definitions: &'static Value,
     path: Vec<String>,
+    /// The path of each fault, in the order of the diagnostics.
+    faulty: Vec<Vec<String>>,
 }
 
 impl Walker<'_> {
@@ -165,6 +188,7 @@ impl Walker<'_> {
             diagnostic = diagnostic.help(format!("at `{}`", self.path.join(".")));
         }
         self.diagnostics.push(diagnostic);
+        self.faulty.push(self.path.clone());
         let last = self.diagnostics.len() - 1;
         &mut self.diagnostics[last]
     }
@@ -174,7 +198,11 @@ impl Walker<'_> {
         match self.path.last() {
             None => "the document".to_owned(),
             Some(step) if step.bytes().all(|b| b.is_ascii_digit()) && self.path.len() > 1 => {
-                format!("entry {} of `{}`", step.parse::<usize>().map_or(0, |i| i + 1), self.path[self.path.len() - 2])
+                format!(
+                    "entry {} of `{}`",
+                    step.parse::<usize>().map_or(0, |i| i + 1),
+                    self.path[self.path.len() - 2]
+                )
             }
             Some(step) => format!("`{step}`"),
         }
@@ -182,7 +210,9 @@ impl Walker<'_> {
 
     /// * `owner`: where the key stands that holds this value.
     fn walk(&mut self, node: &Node, owner: Region, schema: &'static Value) {
-        let Value::Object(schema) = schema else { return };
+        let Value::Object(schema) = schema else {
+            return;
+        };
         if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
             let name = reference.rsplit('/').next().unwrap_or_default();
             return self.walk(node, owner, &self.definitions[name]);
@@ -200,7 +230,9 @@ impl Walker<'_> {
         }
         match &node.value {
             NodeValue::String(text, _) => self.text(node, text, schema),
-            NodeValue::Number(number) => self.number(node, number.as_f64().unwrap_or_default(), schema),
+            NodeValue::Number(number) => {
+                self.number(node, number.as_f64().unwrap_or_default(), schema)
+            }
             NodeValue::List(items) => self.list(node, items, schema),
             NodeValue::Map(entries) => self.map(entries, owner, schema),
             NodeValue::Null | NodeValue::Bool(_) => {}
@@ -218,24 +250,56 @@ impl Walker<'_> {
         }
         let field = self.field();
         if node.value == NodeValue::Null {
-            let region = if owner.at.line == 0 { node.region } else { owner };
-            let article = types.iter().map(|name| type_words(name)).collect::<Vec<_>>().join(" or ");
-            self.report(Code::WrongType, region, format!("{field} is empty in {}", self.name))
-                .set_help(format!("give it {article}, or leave the line out"));
+            let region = if owner.at.line == 0 {
+                node.region
+            } else {
+                owner
+            };
+            let article = types
+                .iter()
+                .map(|name| type_words(name))
+                .collect::<Vec<_>>()
+                .join(" or ");
+            self.report(
+                Code::WrongType,
+                region,
+                format!("{field} is empty in {}", self.name),
+            )
+            .set_help(format!("give it {article}, or leave the line out"));
             return false;
         }
         let scalar = schema.get("x-scalar").and_then(Value::as_str);
-        let wanted = types.iter().map(|name| type_words(name)).collect::<Vec<_>>().join(" or ");
+        let wanted = types
+            .iter()
+            .map(|name| type_words(name))
+            .collect::<Vec<_>>()
+            .join(" or ");
         let (code, message, help) = match (scalar, &node.value) {
-            (Some(scalar @ ("duration" | "percent" | "size" | "data rate")), NodeValue::Number(number)) => {
-                let help = scalar::check(scalar, &number.to_string()).err().map(|error| error.help);
+            (
+                Some(scalar @ ("duration" | "percent" | "size" | "data rate")),
+                NodeValue::Number(number),
+            ) => {
+                let help = scalar::check(scalar, &number.to_string())
+                    .err()
+                    .map(|error| error.help);
                 let message = format!("{field} of {} is a {scalar} and lacks its unit", self.name);
                 (Code::BadUnit, message, help)
             }
             (_, NodeValue::Number(_) | NodeValue::Bool(_)) if types == ["string"] => {
                 let written = node.to_json().to_string();
-                let help = format!("YAML reads `{written}` as {}; write `\"{written}\"` for text", node.describe());
-                (Code::WrongType, format!("{field} of {} must be text, not {}", self.name, node.describe()), Some(help))
+                let help = format!(
+                    "YAML reads `{written}` as {}; write `\"{written}\"` for text",
+                    node.describe()
+                );
+                (
+                    Code::WrongType,
+                    format!(
+                        "{field} of {} must be text, not {}",
+                        self.name,
+                        node.describe()
+                    ),
+                    Some(help),
+                )
             }
             (_, NodeValue::String(text, _)) if types == ["boolean"] => {
                 let guess = match text.to_lowercase().as_str() {
@@ -243,19 +307,45 @@ impl Walker<'_> {
                     "no" | "off" | "n" | "false" => Some("false"),
                     _ => None,
                 };
-                let help = guess.map(|guess| format!("YAML 1.2 reads `{text}` as text; write `{guess}`"));
-                (Code::WrongType, format!("{field} of {} must be true or false, not text", self.name), help)
+                let help =
+                    guess.map(|guess| format!("YAML 1.2 reads `{text}` as text; write `{guess}`"));
+                (
+                    Code::WrongType,
+                    format!("{field} of {} must be true or false, not text", self.name),
+                    help,
+                )
             }
             (_, NodeValue::String(text, _)) if types == ["number"] || types == ["integer"] => {
-                let help = text.parse::<f64>().ok().map(|_| format!("write it without quotes: `{text}`"));
-                (Code::WrongType, format!("{field} of {} must be {wanted}, not text", self.name), help)
+                let help = text
+                    .parse::<f64>()
+                    .ok()
+                    .map(|_| format!("write it without quotes: `{text}`"));
+                (
+                    Code::WrongType,
+                    format!("{field} of {} must be {wanted}, not text", self.name),
+                    help,
+                )
             }
-            (_, NodeValue::Number(number)) if types == ["integer"] => {
-                (Code::WrongType, format!("{field} of {} must be a whole number, not {number}", self.name), None)
-            }
+            (_, NodeValue::Number(number)) if types == ["integer"] => (
+                Code::WrongType,
+                format!(
+                    "{field} of {} must be a whole number, not {number}",
+                    self.name
+                ),
+                None,
+            ),
             _ => {
-                let help = (types == ["array"]).then(|| "write `[a, b]`, or one `- a` a line".to_owned());
-                (Code::WrongType, format!("{field} of {} must be {wanted}, not {}", self.name, node.describe()), help)
+                let help =
+                    (types == ["array"]).then(|| "write `[a, b]`, or one `- a` a line".to_owned());
+                (
+                    Code::WrongType,
+                    format!(
+                        "{field} of {} must be {wanted}, not {}",
+                        self.name,
+                        node.describe()
+                    ),
+                    help,
+                )
             }
         };
         let diagnostic = self.report(code, node.region, message);
@@ -270,7 +360,10 @@ impl Walker<'_> {
 
     /// Picks the branch that what was written belongs to.
     fn choose(&mut self, node: &Node, owner: Region, branches: &'static [Value]) {
-        let words: Vec<&'static str> = branches.iter().flat_map(|branch| constants(branch)).collect();
+        let words: Vec<&'static str> = branches
+            .iter()
+            .flat_map(|branch| constants(branch))
+            .collect();
         if !words.is_empty() && words.len() >= branches.len() {
             if node.as_str().is_none() {
                 let schema = Map::from_iter([("type".to_owned(), json!("string"))]);
@@ -279,34 +372,47 @@ impl Walker<'_> {
             }
             return self.one_of(node, &words);
         }
-        let fitting: Vec<&'static Value> =
-            branches.iter().filter(|branch| self.could_be(node, branch)).collect();
+        let fitting: Vec<&'static Value> = branches
+            .iter()
+            .filter(|branch| self.could_be(node, branch))
+            .collect();
         match fitting.as_slice() {
             [] => {
-                let types: Vec<Value> = branches.iter().flat_map(|branch| self.types_of(branch)).map(Value::from).collect();
+                let types: Vec<Value> = branches
+                    .iter()
+                    .flat_map(|branch| self.types_of(branch))
+                    .map(Value::from)
+                    .collect();
                 let schema = Map::from_iter([("type".to_owned(), Value::Array(types))]);
                 self.type_fits(node, owner, &schema);
             }
             [branch] => self.walk(node, owner, branch),
             several => {
                 // The branch with the fewest faults is the one that was meant.
-                let start = self.diagnostics.len();
-                let mut best: Option<Vec<Diagnostic>> = None;
+                let (start, paths_start) = (self.diagnostics.len(), self.faulty.len());
+                let mut best: Option<(Vec<Diagnostic>, Vec<Vec<String>>)> = None;
                 for branch in several {
                     self.walk(node, owner, branch);
                     let faults = self.diagnostics.split_off(start);
-                    if best.as_ref().is_none_or(|best| faults.len() < best.len()) {
-                        best = Some(faults);
+                    let paths = self.faulty.split_off(paths_start);
+                    if best
+                        .as_ref()
+                        .is_none_or(|(best, _)| faults.len() < best.len())
+                    {
+                        best = Some((faults, paths));
                     }
                 }
-                self.diagnostics.extend(best.unwrap_or_default());
+                let (faults, paths) = best.unwrap_or_default();
+                self.diagnostics.extend(faults);
+                self.faulty.extend(paths);
             }
         }
     }
 
     fn types_of(&self, schema: &'static Value) -> Vec<&'static str> {
         if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
-            return self.types_of(&self.definitions[reference.rsplit('/').next().unwrap_or_default()]);
+            return self
+                .types_of(&self.definitions[reference.rsplit('/').next().unwrap_or_default()]);
         }
         match schema.get("type") {
             Some(Value::String(name)) => vec![name],
@@ -332,7 +438,10 @@ impl Walker<'_> {
         if let Some(guess) = guess {
             diagnostic.help.push(format!("did you mean `{guess}`?"));
         }
-        diagnostic.help.push(format!("it is one of {}", list_words(words.iter().copied())));
+        diagnostic.help.push(format!(
+            "it is one of {}",
+            list_words(words.iter().copied())
+        ));
     }
 
     fn text(&mut self, node: &Node, text: &str, schema: &'static Map<String, Value>) {
@@ -351,9 +460,17 @@ impl Walker<'_> {
         if let Some(word) = schema.get("const").and_then(Value::as_str) {
             if word != text {
                 let field = self.field();
-                let code = if self.path == ["apiVersion"] { Code::UnknownApiVersion } else { Code::NotAllowed };
-                self.report(code, node.region, format!("`{text}` is not a value of {field} in {}", self.name))
-                    .set_help(format!("write `{word}`, or leave the line out"));
+                let code = if self.path == ["apiVersion"] {
+                    Code::UnknownApiVersion
+                } else {
+                    Code::NotAllowed
+                };
+                self.report(
+                    code,
+                    node.region,
+                    format!("`{text}` is not a value of {field} in {}", self.name),
+                )
+                .set_help(format!("write `{word}`, or leave the line out"));
             }
             return;
         }
@@ -375,18 +492,34 @@ impl Walker<'_> {
                 (Some(minimum), None) => format!("at least {minimum}"),
                 (None, maximum) => format!("at most {}", maximum.unwrap_or_default()),
             };
-            let message = format!("{field} of {} is {range}, not {value}", self.name);
+            let message = format!("{field} of {} must be {range}, not {value}", self.name);
             self.report(Code::OutOfRange, node.region, message);
         }
     }
 
     fn list(&mut self, node: &Node, items: &[Node], schema: &'static Map<String, Value>) {
-        let bound = |name: &str| schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-        let (least, most) = (bound("minItems").unwrap_or(0), bound("maxItems").unwrap_or(usize::MAX));
+        let bound = |name: &str| {
+            schema
+                .get(name)
+                .and_then(Value::as_u64)
+                .and_then(|n| usize::try_from(n).ok())
+        };
+        let (least, most) = (
+            bound("minItems").unwrap_or(0),
+            bound("maxItems").unwrap_or(usize::MAX),
+        );
         if items.len() < least || items.len() > most {
             let field = self.field();
-            let range = if items.len() < least { format!("at least {least}") } else { format!("at most {most}") };
-            let message = format!("{field} of {} has {range} entries, not {}", self.name, items.len());
+            let range = if items.len() < least {
+                format!("at least {least}")
+            } else {
+                format!("at most {most}")
+            };
+            let message = format!(
+                "{field} of {} must have {range} entries, not {}",
+                self.name,
+                items.len()
+            );
             self.report(Code::OutOfRange, node.region, message);
         }
         if let Some(item_schema) = schema.get("items") {
@@ -405,12 +538,20 @@ impl Walker<'_> {
             let property = properties.and_then(|properties| properties.get(&entry.key));
             match (property, schema.get("additionalProperties")) {
                 (Some(property), _) => self.descend(entry, property),
-                (None, Some(Value::Bool(false))) => self.unknown_field(entry, properties.unwrap_or(&empty), entries),
+                (None, Some(Value::Bool(false))) => {
+                    self.unknown_field(entry, properties.unwrap_or(&empty), entries)
+                }
                 (None, Some(property @ Value::Object(_))) => self.descend(entry, property),
                 (None, _) => {}
             }
         }
-        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for name in schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             if entries.iter().all(|entry| entry.key != name) {
                 let place = match self.path.last() {
                     None => self.name.to_owned(),
@@ -420,8 +561,18 @@ impl Walker<'_> {
                     .and_then(|properties| properties.get(name))
                     .and_then(|property| property.get("description"))
                     .and_then(Value::as_str)
-                    .map(|text| text.split_inclusive(". ").next().unwrap_or(text).trim().replace('\n', " "));
-                let diagnostic = self.report(Code::MissingField, owner, format!("{place} has no `{name}`"));
+                    .map(|text| {
+                        text.split_inclusive(". ")
+                            .next()
+                            .unwrap_or(text)
+                            .trim()
+                            .replace('\n', " ")
+                    });
+                let diagnostic = self.report(
+                    Code::MissingField,
+                    owner,
+                    format!("{place} has no `{name}`"),
+                );
                 if let Some(words) = words {
                     diagnostic.help.push(format!("`{name}`: {words}"));
                 }
@@ -435,7 +586,12 @@ impl Walker<'_> {
         self.path.pop();
     }
 
-    fn unknown_field(&mut self, entry: &Entry, properties: &Map<String, Value>, siblings: &[Entry]) {
+    fn unknown_field(
+        &mut self,
+        entry: &Entry,
+        properties: &Map<String, Value>,
+        siblings: &[Entry],
+    ) {
         let name = &entry.key;
         let place = match self.path.last() {
             None => self.name.to_owned(),
@@ -443,22 +599,40 @@ impl Walker<'_> {
         };
         let top = self.path.is_empty();
         let spec_name = format!("{}Spec", self.kind);
-        let in_spec = |name: &str| self.definitions[&spec_name]["properties"].get(name).is_some();
-        let in_metadata = |name: &str| self.definitions["Metadata"]["properties"].get(name).is_some();
+        let in_spec = |name: &str| {
+            self.definitions[&spec_name]["properties"]
+                .get(name)
+                .is_some()
+        };
+        let in_metadata = |name: &str| {
+            self.definitions["Metadata"]["properties"]
+                .get(name)
+                .is_some()
+        };
         let mut help = Vec::new();
         if top && in_spec(name) {
             help.push(format!("`{name}` belongs under `spec`"));
         } else if (top || self.path == ["spec"]) && in_metadata(name) {
             help.push(format!("`{name}` belongs under `metadata`"));
         } else {
-            let free = properties.keys().map(String::as_str).filter(|key| siblings.iter().all(|entry| entry.key != *key));
+            let free = properties
+                .keys()
+                .map(String::as_str)
+                .filter(|key| siblings.iter().all(|entry| entry.key != *key));
             if let Some(guess) = suggest(name, free) {
                 help.push(format!("did you mean `{guess}`?"));
             }
-            help.push(format!("the fields here are {}", list_words(properties.keys().map(String::as_str))));
+            help.push(format!(
+                "the fields here are {}",
+                list_words(properties.keys().map(String::as_str))
+            ));
         }
-        let diagnostic = self.report(Code::UnknownField, entry.key_region, format!("{place} has no field `{name}`"));
-        diagnostic.help.extend(help);
+        self.path.push(name.clone());
+        let message = format!("{place} has no field `{name}`");
+        self.report(Code::UnknownField, entry.key_region, message)
+            .help
+            .extend(help);
+        self.path.pop();
     }
 }
 
@@ -578,38 +752,55 @@ pub fn explain(path: &str) -> Result<Explanation, String> {
                 shown.push_str(".spec");
             }
         }
+        let names: Vec<String> = listed(definitions, schema, first)
+            .into_iter()
+            .map(|field| field.name)
+            .collect();
         first = false;
-        let names: Vec<String> = fields_of(definitions, schema).into_iter().map(|field| field.name).collect();
         schema = found.ok_or_else(|| {
             let names = names.iter().map(String::as_str);
             match suggest(step, names.clone()) {
                 Some(guess) => format!("`{shown}` has no field `{step}`; did you mean `{guess}`?"),
-                None => format!("`{shown}` has no field `{step}`; it has {}", list_words(names)),
+                None => format!(
+                    "`{shown}` has no field `{step}`; it has {}",
+                    list_words(names)
+                ),
             }
         })?;
         shown.push('.');
         shown.push_str(step);
     }
     let target = resolve(definitions, schema);
-    let text = |value: &Value| value.get("description").and_then(Value::as_str).map(unwrap_lines);
+    let text = |value: &Value| {
+        value
+            .get("description")
+            .and_then(Value::as_str)
+            .map(unwrap_lines)
+    };
     let own = text(schema);
     let below = text(target).filter(|below| own.as_ref() != Some(below));
     let description = match (own, below) {
-        (Some(own), Some(below)) if target.get("properties").is_none() => format!("{own}\n\n{below}"),
+        (Some(own), Some(below)) if target.get("properties").is_none() => {
+            format!("{own}\n\n{below}")
+        }
         (own, below) => own.or(below).unwrap_or_default(),
     };
     let default = schema.get("default").or_else(|| target.get("default"));
-    let default = default.filter(|value| !is_empty(value)).map(|value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    });
+    let default = default
+        .filter(|value| !is_empty(value))
+        .map(|value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
     let values = target
         .get("oneOf")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
         .flat_map(|branch| {
-            constants_of(branch).into_iter().map(|word| (word, text(branch).unwrap_or_default()))
+            constants_of(branch)
+                .into_iter()
+                .map(|word| (word, text(branch).unwrap_or_default()))
         })
         .collect();
     Ok(Explanation {
@@ -618,8 +809,17 @@ pub fn explain(path: &str) -> Result<Explanation, String> {
         description,
         default,
         values,
-        fields: fields_of(definitions, schema),
+        fields: listed(definitions, schema, first),
     })
+}
+
+/// The fields to list: of a kind those of its `spec`, which are what is looked for.
+fn listed(definitions: &Value, schema: &Value, kind: bool) -> Vec<ExplainedField> {
+    if kind {
+        fields_of(definitions, &schema["properties"]["spec"])
+    } else {
+        fields_of(definitions, schema)
+    }
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -632,13 +832,20 @@ fn is_empty(value: &Value) -> bool {
 
 /// Doc comments are wrapped; readers' terminals wrap by themselves.
 fn unwrap_lines(text: &str) -> String {
-    text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n")
+    text.split("\n\n")
+        .map(|paragraph| paragraph.replace('\n', " "))
+        .collect::<Vec<_>>()
+        .join("\n\n")
 }
 
 fn constants_of(branch: &Value) -> Vec<String> {
     match (branch.get("const"), branch.get("enum")) {
         (Some(Value::String(word)), _) => vec![word.clone()],
-        (_, Some(Value::Array(words))) => words.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        (_, Some(Value::Array(words))) => words
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -659,17 +866,26 @@ fn resolve<'a>(definitions: &'a Value, mut schema: &'a Value) -> &'a Value {
 
 fn child<'a>(definitions: &'a Value, schema: &'a Value, step: &str) -> Option<&'a Value> {
     let schema = resolve(definitions, schema);
-    if let Some(found) = schema.get("properties").and_then(|properties| properties.get(step)) {
+    if let Some(found) = schema
+        .get("properties")
+        .and_then(|properties| properties.get(step))
+    {
         return Some(found);
     }
-    let inner = match (schema.get("items"), schema.get("additionalProperties"), schema.get("anyOf")) {
+    let inner = match (
+        schema.get("items"),
+        schema.get("additionalProperties"),
+        schema.get("anyOf"),
+    ) {
         (Some(items), _, _) => items,
         (_, Some(entry @ Value::Object(_)), _) => {
             // Any word stands for a key of the map; a field of the entries may also come next.
             return child(definitions, entry, step).or(Some(entry));
         }
         (_, _, Some(Value::Array(branches))) => {
-            return branches.iter().find_map(|branch| child(definitions, branch, step));
+            return branches
+                .iter()
+                .find_map(|branch| child(definitions, branch, step));
         }
         _ => return None,
     };
@@ -678,10 +894,19 @@ fn child<'a>(definitions: &'a Value, schema: &'a Value, step: &str) -> Option<&'
 
 fn fields_of(definitions: &Value, schema: &Value) -> Vec<ExplainedField> {
     let schema = resolve(definitions, schema);
-    let inner = schema.get("items").or_else(|| schema.get("additionalProperties").filter(|entry| entry.is_object()));
+    let inner = schema.get("items").or_else(|| {
+        schema
+            .get("additionalProperties")
+            .filter(|entry| entry.is_object())
+    });
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
-        let required: Vec<&str> =
-            schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let mut fields: Vec<ExplainedField> = properties
             .iter()
             .map(|(name, property)| ExplainedField {
@@ -699,7 +924,9 @@ fn fields_of(definitions: &Value, schema: &Value) -> Vec<ExplainedField> {
         fields.sort_by_key(|field| !field.required);
         return fields;
     }
-    inner.map(|inner| fields_of(definitions, inner)).unwrap_or_default()
+    inner
+        .map(|inner| fields_of(definitions, inner))
+        .unwrap_or_default()
 }
 
 fn describe_type(definitions: &Value, schema: &Value) -> String {
@@ -711,10 +938,17 @@ fn describe_type(definitions: &Value, schema: &Value) -> String {
         };
     }
     if let Some(Value::Array(branches)) = schema.get("anyOf").or_else(|| schema.get("oneOf")) {
-        if branches.iter().all(|branch| !constants_of(branch).is_empty()) {
+        if branches
+            .iter()
+            .all(|branch| !constants_of(branch).is_empty())
+        {
             return "one of several words".to_owned();
         }
-        return branches.iter().map(|branch| describe_type(definitions, branch)).collect::<Vec<_>>().join(" or ");
+        return branches
+            .iter()
+            .map(|branch| describe_type(definitions, branch))
+            .collect::<Vec<_>>()
+            .join(" or ");
     }
     match schema.get("type").and_then(Value::as_str) {
         Some("string") => "text".to_owned(),
@@ -723,7 +957,9 @@ fn describe_type(definitions: &Value, schema: &Value) -> String {
             None => "list".to_owned(),
         },
         Some("object") => match schema.get("additionalProperties") {
-            Some(entry @ Value::Object(_)) => format!("map of {}", describe_type(definitions, entry)),
+            Some(entry @ Value::Object(_)) => {
+                format!("map of {}", describe_type(definitions, entry))
+            }
             _ => "map".to_owned(),
         },
         Some("integer") => "whole number".to_owned(),

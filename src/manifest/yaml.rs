@@ -123,19 +123,27 @@ impl Node {
     /// Follows keys and list indices.
     pub fn at(&self, path: &[&str]) -> Option<&Node> {
         path.iter().try_fold(self, |node, step| match &node.value {
-            NodeValue::List(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
+            NodeValue::List(items) => step
+                .parse::<usize>()
+                .ok()
+                .and_then(|index| items.get(index)),
             _ => node.get(step),
         })
     }
 
     /// The region of the value at a path, or of the nearest value above it that exists.
     pub fn region_at(&self, path: &[&str]) -> Region {
-        (0..=path.len()).rev().find_map(|len| self.at(&path[..len])).map_or(Region::default(), |node| node.region)
+        (0..=path.len())
+            .rev()
+            .find_map(|len| self.at(&path[..len]))
+            .map_or(Region::default(), |node| node.region)
     }
 
     /// The region of the last key of a path; of the value where there is no key.
     pub fn key_region_at(&self, path: &[&str]) -> Region {
-        let key = path.split_last().and_then(|(key, above)| self.at(above)?.entry(key));
+        let key = path
+            .split_last()
+            .and_then(|(key, above)| self.at(above)?.entry(key));
         key.map_or_else(|| self.region_at(path), |entry| entry.key_region)
     }
 
@@ -148,8 +156,10 @@ impl Node {
             NodeValue::String(text, _) => Value::String(text.clone()),
             NodeValue::List(items) => Value::Array(items.iter().map(Node::to_json).collect()),
             NodeValue::Map(entries) => {
-                let map: Map<String, Value> =
-                    entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect();
+                let map: Map<String, Value> = entries
+                    .iter()
+                    .map(|entry| (entry.key.clone(), entry.value.to_json()))
+                    .collect();
                 Value::Object(map)
             }
         }
@@ -168,9 +178,12 @@ impl Node {
             Value::Bool(value) => NodeValue::Bool(*value),
             Value::Number(number) => NodeValue::Number(number.clone()),
             Value::String(text) => NodeValue::String(text.clone(), Style::Plain),
-            Value::Array(items) => {
-                NodeValue::List(items.iter().map(|item| Self::from_json_at(item, depth + 1)).collect())
-            }
+            Value::Array(items) => NodeValue::List(
+                items
+                    .iter()
+                    .map(|item| Self::from_json_at(item, depth + 1))
+                    .collect(),
+            ),
             Value::Object(map) => NodeValue::Map(
                 map.iter()
                     .map(|(key, value)| Entry {
@@ -181,7 +194,10 @@ impl Node {
                     .collect(),
             ),
         };
-        Self { value, region: Region::default() }
+        Self {
+            value,
+            region: Region::default(),
+        }
     }
 
     /// What sort of value it is, in the user's words.
@@ -213,8 +229,13 @@ pub struct Document {
 pub fn read(file: &str, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Vec<Document> {
     if text.len() > SOURCE_BYTES_MAX {
         diagnostics.push(
-            Diagnostic::error(Code::TooLarge, file, Region::default(), format!("`{file}` is larger than 16 MiB"))
-                .help("split it, or say the same with a TwinSet"),
+            Diagnostic::error(
+                Code::TooLarge,
+                file,
+                Region::default(),
+                format!("`{file}` is larger than 16 MiB"),
+            )
+            .help("split it, or say the same with a TwinSet"),
         );
         return Vec::new();
     }
@@ -222,7 +243,13 @@ pub fn read(file: &str, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Vec<Do
     let mut documents = Vec::new();
     for (lines_before, part) in split_documents(text) {
         if documents.len() == DOCUMENTS_MAX {
-            let region = Region { at: Position { line: lines_before + 1, column: 1 }, width: 3 };
+            let region = Region {
+                at: Position {
+                    line: lines_before + 1,
+                    column: 1,
+                },
+                width: 3,
+            };
             diagnostics.push(
                 Diagnostic::error(
                     Code::TooLarge,
@@ -253,11 +280,16 @@ fn split_documents(text: &str) -> Vec<(u32, &str)> {
     let (mut start, mut start_line, mut offset) = (0, 0, 0);
     for (line, content) in (0_u32..).zip(text.split_inclusive('\n')) {
         let marker = |word: &str| {
-            content.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+            content
+                .strip_prefix(word)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
         };
         // A directive (`%YAML 1.2`) belongs to the document whose `---` follows it.
         let directives_only = text[start..offset].lines().all(|line| {
-            line.is_empty() || line.starts_with('%') || line.trim_start().starts_with('#') || line.trim().is_empty()
+            line.is_empty()
+                || line.starts_with('%')
+                || line.trim_start().starts_with('#')
+                || line.trim().is_empty()
         });
         if marker("---") && offset > start && !directives_only {
             parts.push((start_line, &text[start..offset]));
@@ -297,7 +329,11 @@ struct Frame {
 
 enum Content {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, index: HashMap<String, usize>, key: Option<Key> },
+    Map {
+        entries: Vec<Entry>,
+        index: HashMap<String, usize>,
+        key: Option<Key>,
+    },
 }
 
 /// A key whose value has not come yet.
@@ -322,10 +358,21 @@ impl<'a> Builder<'a> {
     }
 
     fn region(&self, span: Span) -> Region {
-        let line = u32::try_from(span.start.line()).unwrap_or(u32::MAX).saturating_add(self.lines_before);
-        let column = u32::try_from(span.start.col()).unwrap_or(u32::MAX).saturating_add(1);
-        let width = if span.end.line() == span.start.line() { span.end.col().saturating_sub(span.start.col()) } else { 1 };
-        Region { at: Position { line, column }, width: u32::try_from(width.max(1)).unwrap_or(1) }
+        let line = u32::try_from(span.start.line())
+            .unwrap_or(u32::MAX)
+            .saturating_add(self.lines_before);
+        let column = u32::try_from(span.start.col())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let width = if span.end.line() == span.start.line() {
+            span.end.col().saturating_sub(span.start.col())
+        } else {
+            1
+        };
+        Region {
+            at: Position { line, column },
+            width: u32::try_from(width.max(1)).unwrap_or(1),
+        }
     }
 
     fn push(&mut self, diagnostic: Diagnostic) {
@@ -338,10 +385,26 @@ impl<'a> Builder<'a> {
             match event {
                 Ok((event, span)) => self.event(event, span)?,
                 Err(error) => {
-                    let marker = *error.marker();
-                    let region = self.region(Span::empty(marker));
+                    let mut region = self.region(Span::empty(*error.marker()));
+                    let lines: Vec<&str> = text.lines().collect();
+                    let last = lines
+                        .iter()
+                        .rposition(|line| !line.trim().is_empty())
+                        .unwrap_or(0);
+                    let end = u32::try_from(last + 1).unwrap_or(u32::MAX) + self.lines_before;
+                    if region.at.line > end {
+                        // Noticed at the end of the text: show where the text ends.
+                        let columns = lines
+                            .get(last)
+                            .map_or(0, |line| line.trim_end().chars().count());
+                        region.at = Position {
+                            line: end,
+                            column: u32::try_from(columns).unwrap_or(0) + 1,
+                        };
+                    }
                     let (message, help) = explain_syntax(error.info());
-                    let mut diagnostic = Diagnostic::error(Code::Syntax, self.file, region, message);
+                    let mut diagnostic =
+                        Diagnostic::error(Code::Syntax, self.file, region, message);
                     if let Some(help) = help {
                         diagnostic = diagnostic.help(help);
                     }
@@ -371,7 +434,11 @@ impl<'a> Builder<'a> {
             }
             Event::MappingStart(anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), region);
-                let content = Content::Map { entries: Vec::new(), index: HashMap::new(), key: None };
+                let content = Content::Map {
+                    entries: Vec::new(),
+                    index: HashMap::new(),
+                    key: None,
+                };
                 self.open(content, anchor, region)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
@@ -384,7 +451,9 @@ impl<'a> Builder<'a> {
                 let (mut node, nodes) = (node.clone(), *nodes);
                 self.alias_nodes += nodes;
                 if self.alias_nodes > ALIAS_NODES_MAX {
-                    let message = format!("aliases make this document larger by more than {ALIAS_NODES_MAX} values");
+                    let message = format!(
+                        "aliases make this document larger by more than {ALIAS_NODES_MAX} values"
+                    );
                     self.push(
                         Diagnostic::error(Code::TooLarge, self.file, region, message)
                             .help("write the values out, or use a TwinSet"),
@@ -409,7 +478,12 @@ impl<'a> Builder<'a> {
         self.nodes += nodes;
         if self.nodes > NODES_MAX {
             let message = format!("this document has more than {NODES_MAX} values");
-            self.push(Diagnostic::error(Code::TooLarge, self.file, region, message));
+            self.push(Diagnostic::error(
+                Code::TooLarge,
+                self.file,
+                region,
+                message,
+            ));
             return Err(Stopped);
         }
         Ok(())
@@ -418,23 +492,41 @@ impl<'a> Builder<'a> {
     fn open(&mut self, content: Content, anchor: usize, region: Region) -> Result<(), Stopped> {
         if self.stack.len() == DEPTH_MAX {
             let message = format!("this document is nested more than {DEPTH_MAX} levels deep");
-            self.push(Diagnostic::error(Code::TooLarge, self.file, region, message));
+            self.push(Diagnostic::error(
+                Code::TooLarge,
+                self.file,
+                region,
+                message,
+            ));
             return Err(Stopped);
         }
         self.count(1, region)?;
-        self.stack.push(Frame { region, anchor, nodes_before: self.nodes, content });
+        self.stack.push(Frame {
+            region,
+            anchor,
+            nodes_before: self.nodes,
+            content,
+        });
         Ok(())
     }
 
     fn close(&mut self) {
-        let Some(frame) = self.stack.pop() else { return };
+        let Some(frame) = self.stack.pop() else {
+            return;
+        };
         let value = match frame.content {
             Content::List(items) => NodeValue::List(items),
             Content::Map { entries, .. } => NodeValue::Map(entries),
         };
-        let node = Node { value, region: frame.region };
+        let node = Node {
+            value,
+            region: frame.region,
+        };
         if frame.anchor > 0 {
-            self.anchors.insert(frame.anchor, (node.clone(), self.nodes - frame.nodes_before + 1));
+            self.anchors.insert(
+                frame.anchor,
+                (node.clone(), self.nodes - frame.nodes_before + 1),
+            );
         }
         self.complete(node, None);
     }
@@ -450,12 +542,20 @@ impl<'a> Builder<'a> {
                 items.push(node);
                 return;
             }
-            Content::Map { entries, index, key } => (entries, index, key),
+            Content::Map {
+                entries,
+                index,
+                key,
+            } => (entries, index, key),
         };
         match key.take() {
             Some(Key::Good(name, key_region)) => {
                 index.insert(name.clone(), entries.len());
-                entries.push(Entry { key: name, key_region, value: node });
+                entries.push(Entry {
+                    key: name,
+                    key_region,
+                    value: node,
+                });
             }
             Some(Key::Bad) => {}
             None => {
@@ -477,7 +577,10 @@ impl<'a> Builder<'a> {
                         format!("`{text}` is given twice"),
                     )
                     .label("the second time here")
-                    .help(format!("the first is at line {}, column {}; keep one", first.line, first.column));
+                    .help(format!(
+                        "the first is at line {}, column {}; keep one",
+                        first.line, first.column
+                    ));
                     self.push(diagnostic);
                     return;
                 }
@@ -489,12 +592,19 @@ impl<'a> Builder<'a> {
     fn refuse_tag(&mut self, tag: Option<&Tag>, region: Region) {
         if let Some(tag) = tag {
             let message = format!("the tag `{tag}` has no meaning here");
-            let diagnostic = Diagnostic::error(Code::Yaml, self.file, region, message).help("leave it out");
+            let diagnostic =
+                Diagnostic::error(Code::Yaml, self.file, region, message).help("leave it out");
             self.push(diagnostic);
         }
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, region: Region) -> NodeValue {
+    fn scalar(
+        &mut self,
+        text: &str,
+        style: ScalarStyle,
+        tag: Option<&Tag>,
+        region: Region,
+    ) -> NodeValue {
         let style = match style {
             ScalarStyle::Plain => Style::Plain,
             ScalarStyle::SingleQuoted => Style::Single,
@@ -518,7 +628,11 @@ impl<'a> Builder<'a> {
             self.push(diagnostic);
         }
         match value {
-            Resolved::Null | Resolved::NotFinite => NodeValue::Null,
+            Resolved::Null => NodeValue::Null,
+            // Reported; a number in its place keeps the field's type right.
+            Resolved::NotFinite => {
+                NodeValue::Number(Number::from_f64(f64::MAX).unwrap_or_else(|| 0.into()))
+            }
             Resolved::Bool(value) => NodeValue::Bool(value),
             Resolved::Number(number) => NodeValue::Number(number),
             Resolved::Text => NodeValue::String(text.to_owned(), Style::Plain),
@@ -527,9 +641,12 @@ impl<'a> Builder<'a> {
 
     /// The root; of a broken document, what there is of it.
     fn into_root(mut self) -> Option<Node> {
+        let reported = self.diagnostics.len();
         while !self.stack.is_empty() {
             self.close();
         }
+        // What looks odd only because it is unfinished is not worth a word.
+        self.diagnostics.truncate(reported);
         self.root
     }
 }
@@ -548,15 +665,18 @@ fn resolve_plain(text: &str) -> Resolved {
         "" | "~" | "null" | "Null" | "NULL" => return Resolved::Null,
         "true" | "True" | "TRUE" => return Resolved::Bool(true),
         "false" | "False" | "FALSE" => return Resolved::Bool(false),
-        ".nan" | ".NaN" | ".NAN" | ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" | "-.inf" | "-.Inf"
-        | "-.INF" => return Resolved::NotFinite,
+        ".nan" | ".NaN" | ".NAN" | ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF"
+        | "-.inf" | "-.Inf" | "-.INF" => return Resolved::NotFinite,
         _ => {}
     }
     // Only text that starts like a number can be one; most scalars are told apart here.
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) {
         return Resolved::Text;
     }
-    let radix = |prefix: &str, radix| text.strip_prefix(prefix).and_then(|digits| u64::from_str_radix(digits, radix).ok());
+    let radix = |prefix: &str, radix| {
+        text.strip_prefix(prefix)
+            .and_then(|digits| u64::from_str_radix(digits, radix).ok())
+    };
     if let Some(number) = radix("0x", 16).or_else(|| radix("0o", 8)) {
         return Resolved::Number(number.into());
     }
@@ -567,10 +687,14 @@ fn resolve_plain(text: &str) -> Resolved {
     if let Ok(number) = unsigned.parse::<u64>() {
         return Resolved::Number(number.into());
     }
-    let like_number = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'))
+    let like_number = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'))
         && text.bytes().any(|b| b.is_ascii_digit());
     match text.parse::<f64>() {
-        Ok(number) if like_number => Number::from_f64(number).map_or(Resolved::NotFinite, Resolved::Number),
+        Ok(number) if like_number => {
+            Number::from_f64(number).map_or(Resolved::NotFinite, Resolved::Number)
+        }
         _ => Resolved::Text,
     }
 }
@@ -578,7 +702,9 @@ fn resolve_plain(text: &str) -> Resolved {
 /// The parser's words made plainer, and what usually helps.
 fn explain_syntax(info: &str) -> (String, Option<&'static str>) {
     let help = if info.contains("mapping values are not allowed") {
-        Some("a `: ` inside an unquoted value starts a map: quote the value; or the indentation is off")
+        Some(
+            "a `: ` inside an unquoted value starts a map: quote the value; or the indentation is off",
+        )
     } else if info.contains('\t') || info.contains("tab") {
         Some("indent with spaces; YAML does not allow tabs there")
     } else if info.contains("unexpected end") || info.contains("eof") || info.contains("EOF") {
@@ -605,7 +731,9 @@ fn explain_syntax(info: &str) -> (String, Option<&'static str>) {
 /// indented. Both are walked together; runs of white space may differ in length, all else is
 /// matched character by character.
 pub fn position_in_scalar(source: &str, node: &Node, offset: usize) -> Position {
-    let NodeValue::String(text, style) = &node.value else { return node.region.at };
+    let NodeValue::String(text, style) = &node.value else {
+        return node.region.at;
+    };
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let mut raw = RawCursor::new(source, node.region.at);
     match style {
@@ -621,11 +749,14 @@ pub fn position_in_scalar(source: &str, node: &Node, offset: usize) -> Position 
             continue;
         }
         let blank = matches!(c, ' ' | '\t' | '\n');
-        let raw_blank = raw.peek().is_some_and(|r| matches!(r, ' ' | '\t' | '\n' | '\r'));
+        let raw_blank = raw
+            .peek()
+            .is_some_and(|r| matches!(r, ' ' | '\t' | '\n' | '\r'));
         if blank && raw_blank {
             // Runs that hold no line break are equal; else the text's run stands for the whole.
             let folded = raw.run_has_break();
-            while let Some(&(at, _)) = chars.peek().filter(|(_, c)| matches!(c, ' ' | '\t' | '\n')) {
+            while let Some(&(at, _)) = chars.peek().filter(|(_, c)| matches!(c, ' ' | '\t' | '\n'))
+            {
                 if at >= offset {
                     return raw.position();
                 }
@@ -667,13 +798,21 @@ struct RawCursor<'a> {
 
 impl<'a> RawCursor<'a> {
     fn new(source: &'a str, at: Position) -> Self {
-        let line = source.split_inclusive('\n').skip(at.line.saturating_sub(1) as usize);
+        let line = source
+            .split_inclusive('\n')
+            .skip(at.line.saturating_sub(1) as usize);
         let start = line.clone().next().map_or(source.len(), |line| {
             let columns = at.column.saturating_sub(1) as usize;
-            let in_line = line.char_indices().nth(columns).map_or(line.len(), |(byte, _)| byte);
+            let in_line = line
+                .char_indices()
+                .nth(columns)
+                .map_or(line.len(), |(byte, _)| byte);
             line.as_ptr().addr() - source.as_ptr().addr() + in_line
         });
-        Self { rest: source[start..].chars(), at }
+        Self {
+            rest: source[start..].chars(),
+            at,
+        }
     }
 
     fn peek(&self) -> Option<char> {
@@ -686,20 +825,31 @@ impl<'a> RawCursor<'a> {
 
     fn skip(&mut self) {
         match self.rest.next() {
-            Some('\n') => self.at = Position { line: self.at.line + 1, column: 1 },
+            Some('\n') => {
+                self.at = Position {
+                    line: self.at.line + 1,
+                    column: 1,
+                }
+            }
             Some(_) => self.at.column += 1,
             None => {}
         }
     }
 
     fn skip_blank(&mut self) {
-        while self.peek().is_some_and(|c| matches!(c, ' ' | '\t' | '\n' | '\r')) {
+        while self
+            .peek()
+            .is_some_and(|c| matches!(c, ' ' | '\t' | '\n' | '\r'))
+        {
             self.skip();
         }
     }
 
     fn run_has_break(&self) -> bool {
-        self.rest.clone().take_while(|c| matches!(c, ' ' | '\t' | '\n' | '\r')).any(|c| c == '\n')
+        self.rest
+            .clone()
+            .take_while(|c| matches!(c, ' ' | '\t' | '\n' | '\r'))
+            .any(|c| c == '\n')
     }
 
     /// A backslash at the end of a line joins it with the next.
@@ -746,12 +896,17 @@ mod tests {
     fn faults(text: &str) -> Vec<(Code, u32, u32)> {
         let mut diagnostics = Vec::new();
         read("t.yaml", text, &mut diagnostics);
-        diagnostics.iter().map(|d| (d.code, d.line, d.column)).collect()
+        diagnostics
+            .iter()
+            .map(|d| (d.code, d.line, d.column))
+            .collect()
     }
 
     #[test]
     fn words_are_those_of_yaml_1_2() {
-        let value = one("a: on\nb: no\nc: true\nd: 017\ne: 0x1f\nf: 1.5e3\ng: ~\nh: 'true'\ni: 1_000\nj: -\u{e9}\nk: 1.2.3\n");
+        let value = one(
+            "a: on\nb: no\nc: true\nd: 017\ne: 0x1f\nf: 1.5e3\ng: ~\nh: 'true'\ni: 1_000\nj: -\u{e9}\nk: 1.2.3\n",
+        );
         assert_eq!(
             value,
             json!({"a": "on", "b": "no", "c": true, "d": 17, "e": 31, "f": 1500.0, "g": null, "h": "true",
@@ -763,25 +918,46 @@ mod tests {
     fn a_broken_document_does_not_hide_the_next_ones_errors() {
         let text = "a: [1, 2\n---\nb: 1\nb: 2\n---\nc: {x: 1, x: 2}\n";
         let faults = faults(text);
-        assert_eq!(faults[1..], [(Code::DuplicateKey, 4, 1), (Code::DuplicateKey, 6, 11)]);
+        assert_eq!(
+            faults[1..],
+            [(Code::DuplicateKey, 4, 1), (Code::DuplicateKey, 6, 11)]
+        );
         assert_eq!(faults[0].0, Code::Syntax);
     }
 
     #[test]
     fn what_was_read_of_a_broken_document_is_kept() {
         let mut diagnostics = Vec::new();
-        let documents = read("t.yaml", "kind: Twin\nmetadata: {name: a}\nspec: [\n", &mut diagnostics);
+        let documents = read(
+            "t.yaml",
+            "kind: Twin\nmetadata: {name: a}\nspec: [\n",
+            &mut diagnostics,
+        );
         assert!(documents[0].broken);
-        assert_eq!(documents[0].root.at(&["metadata", "name"]).unwrap().as_str(), Some("a"));
+        assert_eq!(
+            documents[0]
+                .root
+                .at(&["metadata", "name"])
+                .unwrap()
+                .as_str(),
+            Some("a")
+        );
     }
 
     #[test]
     fn empty_documents_are_left_out() {
         let mut diagnostics = Vec::new();
-        let documents = read("t.yaml", "---\n# nothing\n---\na: 1\n...\n---\n---\nb: 2\n", &mut diagnostics);
+        let documents = read(
+            "t.yaml",
+            "---\n# nothing\n---\na: 1\n...\n---\n---\nb: 2\n",
+            &mut diagnostics,
+        );
         assert_eq!(diagnostics, []);
         assert_eq!(documents.len(), 2);
-        assert_eq!(documents[1].root.entry("b").unwrap().key_region.at, Position { line: 8, column: 1 });
+        assert_eq!(
+            documents[1].root.entry("b").unwrap().key_region.at,
+            Position { line: 8, column: 1 }
+        );
     }
 
     #[test]
@@ -793,7 +969,9 @@ mod tests {
     fn alias_bombs_are_refused() {
         let mut text = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
         for (name, before) in [('b', 'a'), ('c', 'b'), ('d', 'c'), ('e', 'd'), ('f', 'e')] {
-            text += &format!("{name}: &{name} [*{before}, *{before}, *{before}, *{before}, *{before}, *{before}]\n");
+            text += &format!(
+                "{name}: &{name} [*{before}, *{before}, *{before}, *{before}, *{before}, *{before}]\n"
+            );
         }
         let faults = faults(&text);
         assert_eq!(faults.len(), 1, "{faults:?}");
@@ -804,7 +982,10 @@ mod tests {
     fn deep_nesting_is_refused() {
         for text in ["[".repeat(100_000), "- ".repeat(1000), "{a: ".repeat(5000)] {
             let faults = faults(&text);
-            assert!(matches!(faults[0].0, Code::TooLarge | Code::Syntax), "{faults:?}");
+            assert!(
+                matches!(faults[0].0, Code::TooLarge | Code::Syntax),
+                "{faults:?}"
+            );
         }
     }
 
@@ -839,8 +1020,14 @@ mod tests {
         assert_eq!(place("when: \"a == \\\"x\\\" && bb\"\n", "bb"), (1, 22));
         assert_eq!(place("when: \"\\u00e9\\x41 bb\"\n", "bb"), (1, 19));
         assert_eq!(place("when: |\n  aa &&\n  bb\n", "bb"), (3, 3));
-        assert_eq!(place("when: >-\n  aa &&\n\n    bb cc\n  dd\n", "cc"), (4, 8));
-        assert_eq!(place("when: >-\n  aa &&\n\n    bb cc\n  dd\n", "dd"), (5, 3));
+        assert_eq!(
+            place("when: >-\n  aa &&\n\n    bb cc\n  dd\n", "cc"),
+            (4, 8)
+        );
+        assert_eq!(
+            place("when: >-\n  aa &&\n\n    bb cc\n  dd\n", "dd"),
+            (5, 3)
+        );
         assert_eq!(place("when:\n  aa &&\n  bb\n", "bb"), (3, 3));
         assert_eq!(place("when: 'aa &&\n\n  bb'\n", "bb"), (3, 3));
         assert_eq!(place("when: \"aa \\\n  bb\"\n", "bb"), (2, 3));
