@@ -26,10 +26,7 @@ pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     known
         .into_iter()
         .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()),
-                candidate,
-            )
+            (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate)
         })
         .filter(|(distance, _)| *distance <= far)
         .min()
@@ -50,10 +47,7 @@ pub struct ScalarError {
 
 impl ScalarError {
     fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            help: help.into(),
-        }
+        Self { message: message.into(), help: help.into() }
     }
 }
 
@@ -155,13 +149,9 @@ impl FromStr for Duration {
         let mut total_ms = 0.0_f64;
         let mut last_unit_ms = f64::INFINITY;
         while !rest.is_empty() {
-            let digits = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.')
-                .unwrap_or(rest.len());
+            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
             let (number, after) = rest.split_at(digits);
-            let letters = after
-                .find(|c: char| !c.is_alphabetic())
-                .unwrap_or(after.len());
+            let letters = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
             let (unit, after) = after.split_at(letters);
             let unit_ms = match unit {
                 "ms" => 1.0,
@@ -187,9 +177,7 @@ impl FromStr for Duration {
                 DURATION_HELP,
             ));
         }
-        Ok(Self {
-            ms: total_ms.round() as u64,
-        })
+        Ok(Self { ms: total_ms.round() as u64 })
     }
 }
 
@@ -205,9 +193,7 @@ fn is_decimal(number: &str) -> bool {
 /// The spelling that somebody who wrote `10 sec` had in mind.
 fn guess_duration(text: &str) -> Option<String> {
     let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    let split = compact
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(compact.len());
+    let split = compact.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(compact.len());
     let (number, unit) = compact.split_at(split);
     if !is_decimal(number) {
         return None;
@@ -271,22 +257,13 @@ impl FromStr for Percent {
             .and_then(|number| number.parse::<f64>().ok())
             .ok_or_else(|| ScalarError::new(format!("`{text}` is not a percentage"), help))?;
         if number > 100.0 {
-            return Err(ScalarError::new(
-                format!("`{text}` is more than the whole"),
-                help,
-            ));
+            return Err(ScalarError::new(format!("`{text}` is more than the whole"), help));
         }
         Ok(Self { percent: number })
     }
 }
 
-text_scalar!(
-    Percent,
-    "percent",
-    "A share from `0%` to `100%`.",
-    r"^[0-9]+(\.[0-9]+)?%$",
-    "25%"
-);
+text_scalar!(Percent, "percent", "A share from `0%` to `100%`.", r"^[0-9]+(\.[0-9]+)?%$", "25%");
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -339,9 +316,7 @@ impl FromStr for Size {
                 "write a number and a unit without a space: `512B`, `8KiB`, `4MiB`, `10kB`, `1MB`",
             )
         })?;
-        Ok(Self {
-            bytes: bytes.round() as u64,
-        })
+        Ok(Self { bytes: bytes.round() as u64 })
     }
 }
 
@@ -378,11 +353,7 @@ impl DataRate {
 
 impl fmt::Display for DataRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, scale) in [
-            ("Gbit/s", 1_000_000_000),
-            ("Mbit/s", 1_000_000),
-            ("kbit/s", 1000),
-        ] {
+        for (unit, scale) in [("Gbit/s", 1_000_000_000), ("Mbit/s", 1_000_000), ("kbit/s", 1000)] {
             if self.bits_per_s > 0 && self.bits_per_s.is_multiple_of(scale) {
                 return write!(f, "{}{unit}", self.bits_per_s / scale);
             }
@@ -413,9 +384,7 @@ impl FromStr for DataRate {
                 "write a number and a unit without a space: `250kbit/s`, `6Mbit/s`, `11520B/s`",
             )
         })?;
-        Ok(Self {
-            bits_per_s: bits.round() as u64,
-        })
+        Ok(Self { bits_per_s: bits.round() as u64 })
     }
 }
 
@@ -462,10 +431,7 @@ impl FromStr for PropertyPath {
                     && property.split('/').all(|part| !part.is_empty())
                     && !text.contains(|c: char| c.is_control() || c.is_whitespace()) =>
             {
-                Ok(Self {
-                    feature: feature.to_owned(),
-                    property: property.to_owned(),
-                })
+                Ok(Self { feature: feature.to_owned(), property: property.to_owned() })
             }
             _ => Err(ScalarError::new(
                 format!("`{text}` is not a property of a twin"),
@@ -641,22 +607,16 @@ impl FromStr for Unit {
             .iter()
             .find(|(alias, _)| alias.to_lowercase() == lower)
             .map(|(_, code)| *code);
-        let same_letters = UNITS
-            .iter()
-            .map(|(code, _)| *code)
-            .find(|code| code.to_lowercase() == lower);
-        let guess = alias
-            .or(same_letters)
-            .or_else(|| suggest(text, UNITS.iter().map(|(code, _)| *code)));
+        let same_letters =
+            UNITS.iter().map(|(code, _)| *code).find(|code| code.to_lowercase() == lower);
+        let guess =
+            alias.or(same_letters).or_else(|| suggest(text, UNITS.iter().map(|(code, _)| *code)));
         let help = match guess {
             Some(guess) => format!("did you mean `{guess}`? units are UCUM codes or SenML names"),
             None => "units are UCUM codes or SenML names, such as `Cel`, `%RH`, `lx`, `dB`, `ppm`"
                 .to_owned(),
         };
-        Err(ScalarError::new(
-            format!("`{text}` is not a known unit"),
-            help,
-        ))
+        Err(ScalarError::new(format!("`{text}` is not a known unit"), help))
     }
 }
 
@@ -668,9 +628,7 @@ impl Serialize for Unit {
 
 impl<'de> Deserialize<'de> for Unit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Cow::<'de, str>::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -756,9 +714,7 @@ pub fn check(scalar: &str, text: &str) -> Result<(), ScalarError> {
         "digest" => match text.strip_prefix("sha256:") {
             Some(digits)
                 if digits.len() == 64
-                    && digits
-                        .bytes()
-                        .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
+                    && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
             {
                 Ok(())
             }
@@ -808,12 +764,9 @@ mod tests {
 
     #[test]
     fn wrong_duration_names_the_right_one() {
-        for (text, guess) in [
-            ("10 s", "`10s`"),
-            ("10sec", "`10s`"),
-            ("5 minutes", "`5m`"),
-            ("10", "`10s`"),
-        ] {
+        for (text, guess) in
+            [("10 s", "`10s`"), ("10sec", "`10s`"), ("5 minutes", "`5m`"), ("10", "`10s`")]
+        {
             let error = text.parse::<Duration>().unwrap_err();
             assert!(error.help.contains(guess), "{error}");
         }
@@ -826,14 +779,8 @@ mod tests {
         }
         assert_eq!("25%".parse::<Percent>().unwrap().to_string(), "25%");
         assert_eq!("8KiB".parse::<Size>().unwrap().to_string(), "8KiB");
-        assert_eq!(
-            "6Mbit/s".parse::<DataRate>().unwrap().to_string(),
-            "6Mbit/s"
-        );
-        assert_eq!(
-            "11520B/s".parse::<DataRate>().unwrap().as_bytes_per_s(),
-            11_520.0
-        );
+        assert_eq!("6Mbit/s".parse::<DataRate>().unwrap().to_string(), "6Mbit/s");
+        assert_eq!("11520B/s".parse::<DataRate>().unwrap().as_bytes_per_s(), 11_520.0);
     }
 
     #[test]

@@ -323,13 +323,7 @@ pub struct Checked {
 /// Every fault found, in the order of their places; at least one. A syntax fault hides the rest.
 pub fn check(text: &str, scope: &Scope) -> Result<Checked, Vec<ExprError>> {
     let syntax = |offset, message: String, help: &str| {
-        vec![ExprError {
-            fault: Fault::Syntax,
-            offset,
-            width: 1,
-            message,
-            help: help.to_owned(),
-        }]
+        vec![ExprError { fault: Fault::Syntax, offset, width: 1, message, help: help.to_owned() }]
     };
     if text.len() > EXPRESSION_BYTES_MAX {
         let message = format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes");
@@ -343,9 +337,7 @@ pub fn check(text: &str, scope: &Scope) -> Result<Checked, Vec<ExprError>> {
         ));
     }
     let (prepared, durations) = take_out_durations(text)?;
-    let parsed = Parser::new()
-        .max_recursion_depth(48)
-        .parse_with_source_info(&prepared);
+    let parsed = Parser::new().max_recursion_depth(48).parse_with_source_info(&prepared);
     let (expr, source) = parsed.map_err(|errors| {
         let mut faults: Vec<ExprError> = errors
             .errors
@@ -353,26 +345,15 @@ pub fn check(text: &str, scope: &Scope) -> Result<Checked, Vec<ExprError>> {
             .map(|error| {
                 let offset = offset_of(&prepared, error.pos);
                 let (message, help) = explain_syntax(text, offset, &error.msg);
-                ExprError {
-                    fault: Fault::Syntax,
-                    offset,
-                    width: 1,
-                    message,
-                    help,
-                }
+                ExprError { fault: Fault::Syntax, offset, width: 1, message, help }
             })
             .collect();
         // What follows a syntax fault is mostly noise of the parser's recovery.
         faults.truncate(1);
         faults
     })?;
-    let mut checker = Checker {
-        text,
-        scope,
-        source: &source,
-        durations: &durations,
-        errors: Vec::new(),
-    };
+    let mut checker =
+        Checker { text, scope, source: &source, durations: &durations, errors: Vec::new() };
     let typed = checker.expr(&expr);
     if let Some((_, kind)) = &typed
         && !matches!(kind, Type::Bool | Type::Any)
@@ -393,10 +374,7 @@ pub fn check(text: &str, scope: &Scope) -> Result<Checked, Vec<ExprError>> {
         Some((term, _)) if errors.is_empty() => {
             let mut facts = BTreeSet::new();
             collect_facts(&term, &mut facts);
-            Ok(Checked {
-                term,
-                facts: facts.into_iter().collect(),
-            })
+            Ok(Checked { term, facts: facts.into_iter().collect() })
         }
         _ => Err(errors),
     }
@@ -409,12 +387,10 @@ fn collect_facts(term: &Term, facts: &mut BTreeSet<Fact>) {
         }
         Term::List(items) => items.iter().for_each(|item| collect_facts(item, facts)),
         Term::Not(inner) | Term::Negate(inner) | Term::Abs(inner) => collect_facts(inner, facts),
-        Term::Binary(_, left, right) => [left, right]
-            .into_iter()
-            .for_each(|side| collect_facts(side, facts)),
-        Term::Choose(a, b, c) => [a, b, c]
-            .into_iter()
-            .for_each(|part| collect_facts(part, facts)),
+        Term::Binary(_, left, right) => {
+            [left, right].into_iter().for_each(|side| collect_facts(side, facts))
+        }
+        Term::Choose(a, b, c) => [a, b, c].into_iter().for_each(|part| collect_facts(part, facts)),
         Term::Bool(_) | Term::Number(_) | Term::Text(_) | Term::DurationMs(_) => {}
     }
 }
@@ -449,10 +425,7 @@ fn take_out_durations(text: &str) -> Result<(String, Durations), Vec<ExprError>>
                 let number = unit.is_empty()
                     || word.parse::<f64>().is_ok()
                     || word.starts_with("0x")
-                    || word
-                        .trim_end_matches(['u', 'U'])
-                        .bytes()
-                        .all(|b| b.is_ascii_digit());
+                    || word.trim_end_matches(['u', 'U']).bytes().all(|b| b.is_ascii_digit());
                 if number {
                     continue;
                 }
@@ -486,18 +459,11 @@ fn take_out_durations(text: &str) -> Result<(String, Durations), Vec<ExprError>>
 
 /// The byte offset of a line and column (both from 1, the column in characters).
 fn offset_of(text: &str, (line, column): (isize, isize)) -> usize {
-    let line_start: usize = text
-        .split_inclusive('\n')
-        .take(usize::try_from(line - 1).unwrap_or(0))
-        .map(str::len)
-        .sum();
+    let line_start: usize =
+        text.split_inclusive('\n').take(usize::try_from(line - 1).unwrap_or(0)).map(str::len).sum();
     let rest = text.get(line_start..).unwrap_or_default();
     let column = usize::try_from(column - 1).unwrap_or(0);
-    line_start
-        + rest
-            .char_indices()
-            .nth(column)
-            .map_or(rest.len(), |(at, _)| at)
+    line_start + rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at)
 }
 
 /// The parser's words made plainer, and what usually helps.
@@ -526,10 +492,9 @@ fn explain_syntax(text: &str, offset: usize, words: &str) -> (String, String) {
         Some(_) if words.contains("reserved") || words.contains("has()") => {
             format!("not a CEL expression: {words}")
         }
-        Some(found) => format!(
-            "not a CEL expression at `{}`",
-            found.chars().take(24).collect::<String>()
-        ),
+        Some(found) => {
+            format!("not a CEL expression at `{}`", found.chars().take(24).collect::<String>())
+        }
         None => "not a CEL expression: it ends too early".to_owned(),
     };
     (message, help.to_owned())
@@ -624,9 +589,7 @@ impl<'a> Checker<'a> {
     }
 
     fn token(&self, expr: &IdedExpr) -> usize {
-        self.source
-            .offset_for(expr.id)
-            .map_or(0, |(start, _)| start as usize)
+        self.source.offset_for(expr.id).map_or(0, |(start, _)| start as usize)
     }
 
     /// Where the expression's first character is.
@@ -649,19 +612,13 @@ impl<'a> Checker<'a> {
 
     /// Where a function's name starts that ends before the parenthesis at `open`.
     fn name_before(&self, open: usize, name: &str) -> usize {
-        self.text
-            .get(..open)
-            .and_then(|before| before.rfind(name))
-            .unwrap_or(open)
+        self.text.get(..open).and_then(|before| before.rfind(name)).unwrap_or(open)
     }
 
     /// Where the field of a selection is written.
     fn field_at(&self, expr: &IdedExpr, field: &str) -> usize {
         let dot = self.token(expr);
-        self.text
-            .get(dot..)
-            .and_then(|rest| rest.find(field))
-            .map_or(dot, |at| dot + at)
+        self.text.get(dot..).and_then(|rest| rest.find(field)).map_or(dot, |at| dot + at)
     }
 
     fn unknown(
@@ -676,11 +633,8 @@ impl<'a> Checker<'a> {
             Some(guess) => format!("did you mean `{guess}`?"),
             None if known.is_empty() => String::new(),
             None => {
-                let shown: Vec<String> = known
-                    .iter()
-                    .take(16)
-                    .map(|word| format!("`{word}`"))
-                    .collect();
+                let shown: Vec<String> =
+                    known.iter().take(16).map(|word| format!("`{word}`")).collect();
                 format!("there are {}", shown.join(", "))
             }
         };
@@ -716,10 +670,7 @@ impl<'a> Checker<'a> {
                     element.get_or_insert(kind);
                     terms.push(term);
                 }
-                Some((
-                    Term::List(terms),
-                    Type::List(Box::new(element.unwrap_or(Type::Any))),
-                ))
+                Some((Term::List(terms), Type::List(Box::new(element.unwrap_or(Type::Any)))))
             }
             Expr::Comprehension(_) | Expr::Map(_) | Expr::Struct(_) | Expr::Unspecified => {
                 let start = self.token(expr);
@@ -758,10 +709,7 @@ impl<'a> Checker<'a> {
     }
 
     fn duration_at(&self, offset: usize) -> Option<u64> {
-        self.durations
-            .iter()
-            .find(|(at, _)| *at == offset)
-            .map(|(_, ms)| *ms)
+        self.durations.iter().find(|(at, _)| *at == offset).map(|(_, ms)| *ms)
     }
 
     fn ident(&mut self, expr: &IdedExpr, name: &str) -> Typed {
@@ -776,20 +724,15 @@ impl<'a> Checker<'a> {
     /// A property by its bare name.
     fn property(&mut self, at: usize, name: &str) -> Option<(PropertyRef, Type)> {
         let scope = self.scope;
-        let found: Vec<&Property> = scope
-            .properties
-            .iter()
-            .filter(|property| property.name == name)
-            .collect();
+        let found: Vec<&Property> =
+            scope.properties.iter().filter(|property| property.name == name).collect();
         let first = match found.as_slice() {
             [] => None,
             [first, rest @ ..] => {
                 if let Some(other) = rest.iter().find(|other| other.feature != first.feature) {
                     let message = format!("`{name}` is in two features");
-                    let help = format!(
-                        "write `{}.{name}` or `{}.{name}`",
-                        first.feature, other.feature
-                    );
+                    let help =
+                        format!("write `{}.{name}` or `{}.{name}`", first.feature, other.feature);
                     self.fail(Fault::UnknownName, at, name.len(), message, help);
                     return None;
                 }
@@ -797,10 +740,8 @@ impl<'a> Checker<'a> {
             }
         };
         if let Some(property) = first {
-            let reference = PropertyRef {
-                feature: property.feature.clone(),
-                name: name.to_owned(),
-            };
+            let reference =
+                PropertyRef { feature: property.feature.clone(), name: name.to_owned() };
             return Some((reference, property.value.clone()));
         }
         if matches!(name, "link" | "node") {
@@ -818,11 +759,7 @@ impl<'a> Checker<'a> {
             );
             return None;
         }
-        if scope
-            .properties
-            .iter()
-            .any(|property| property.feature == name)
-        {
+        if scope.properties.iter().any(|property| property.feature == name) {
             let names: Vec<&str> = scope
                 .properties
                 .iter()
@@ -841,18 +778,12 @@ impl<'a> Checker<'a> {
         }
         if scope.open {
             return Some((
-                PropertyRef {
-                    feature: String::new(),
-                    name: name.to_owned(),
-                },
+                PropertyRef { feature: String::new(), name: name.to_owned() },
                 Type::Any,
             ));
         }
-        let mut known: Vec<&str> = scope
-            .properties
-            .iter()
-            .map(|property| property.name.as_str())
-            .collect();
+        let mut known: Vec<&str> =
+            scope.properties.iter().map(|property| property.name.as_str()).collect();
         known.sort_unstable();
         known.dedup();
         self.unknown(
@@ -873,14 +804,9 @@ impl<'a> Checker<'a> {
         name: &str,
     ) -> Option<(PropertyRef, Type)> {
         let scope = self.scope;
-        let reference = PropertyRef {
-            feature: feature.to_owned(),
-            name: name.to_owned(),
-        };
-        if let Some(property) = scope
-            .properties
-            .iter()
-            .find(|p| p.feature == feature && p.name == name)
+        let reference = PropertyRef { feature: feature.to_owned(), name: name.to_owned() };
+        if let Some(property) =
+            scope.properties.iter().find(|p| p.feature == feature && p.name == name)
         {
             return Some((reference, property.value.clone()));
         }
@@ -901,11 +827,8 @@ impl<'a> Checker<'a> {
     fn subject(&mut self, expr: &'a IdedExpr) -> Option<Subject<'a>> {
         match &expr.expr {
             Expr::Ident(name) => {
-                let feature = self
-                    .scope
-                    .properties
-                    .iter()
-                    .any(|property| property.feature == *name);
+                let feature =
+                    self.scope.properties.iter().any(|property| property.feature == *name);
                 match name.as_str() {
                     _ if feature => Some(Subject::Feature(name)),
                     "link" => Some(Subject::Link),
@@ -913,12 +836,8 @@ impl<'a> Checker<'a> {
                     _ if self.scope.open => Some(Subject::Feature(name)),
                     _ => {
                         let at = self.token(expr);
-                        let mut known: Vec<&str> = self
-                            .scope
-                            .properties
-                            .iter()
-                            .map(|p| p.feature.as_str())
-                            .collect();
+                        let mut known: Vec<&str> =
+                            self.scope.properties.iter().map(|p| p.feature.as_str()).collect();
                         known.extend(["link", "node"]);
                         known.sort_unstable();
                         known.dedup();
@@ -984,11 +903,7 @@ impl<'a> Checker<'a> {
 
     fn select(&mut self, expr: &'a IdedExpr, select: &'a SelectExpr) -> Typed {
         let field = select.field.as_str();
-        let at = if select.test {
-            self.token(expr)
-        } else {
-            self.field_at(expr, field)
-        };
+        let at = if select.test { self.token(expr) } else { self.field_at(expr, field) };
         let (fact, kind) = match self.subject(&select.operand)? {
             Subject::Feature(feature) => {
                 let (property, kind) = self.feature_property(at, feature, field)?;
@@ -1047,10 +962,7 @@ impl<'a> Checker<'a> {
         owner: &str,
         table: &[(&str, T)],
     ) -> Option<T> {
-        let found = table
-            .iter()
-            .find(|(name, _)| *name == field)
-            .map(|(_, value)| *value);
+        let found = table.iter().find(|(name, _)| *name == field).map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
             self.unknown(
@@ -1070,13 +982,7 @@ impl<'a> Checker<'a> {
         }
         let at = self.start(argument);
         let message = format!("`{function}` takes {what} in quotes");
-        self.fail(
-            Fault::WrongArguments,
-            at,
-            1,
-            message,
-            format!("write `{function}(\"…\")`"),
-        );
+        self.fail(Fault::WrongArguments, at, 1, message, format!("write `{function}(\"…\")`"));
         None
     }
 
@@ -1094,19 +1000,10 @@ impl<'a> Checker<'a> {
             return None;
         };
         let name = self.text_argument(argument, "verdict", "a service's name")?;
-        if self
-            .scope
-            .services
-            .iter()
-            .all(|service| service.name != name)
-        {
+        if self.scope.services.iter().all(|service| service.name != name) {
             let at = self.token(argument) + 1;
-            let known: Vec<&str> = self
-                .scope
-                .services
-                .iter()
-                .map(|service| service.name.as_str())
-                .collect();
+            let known: Vec<&str> =
+                self.scope.services.iter().map(|service| service.name.as_str()).collect();
             self.unknown(
                 Fault::UnknownService,
                 at,
@@ -1184,11 +1081,8 @@ impl<'a> Checker<'a> {
                     self.fail(Fault::WrongArguments, at, property.name.len(), message, "");
                     return None;
                 }
-                let fact = if name == "any" {
-                    Fact::AnyOf(property)
-                } else {
-                    Fact::AllOf(property)
-                };
+                let fact =
+                    if name == "any" { Fact::AnyOf(property) } else { Fact::AllOf(property) };
                 Some((Term::Fact(fact), Type::Bool))
             }
             ("value", [argument]) => {
@@ -1287,10 +1181,8 @@ impl<'a> Checker<'a> {
         };
         let Some(ms) = ms.filter(|ms| *ms > 0) else {
             let message = format!("the second argument of `{name}` is a duration");
-            let width = self
-                .text
-                .get(over_at..)
-                .map_or(1, |rest| rest.find([')', ',']).unwrap_or(1));
+            let width =
+                self.text.get(over_at..).map_or(1, |rest| rest.find([')', ',']).unwrap_or(1));
             self.fail(
                 Fault::WrongArguments,
                 over_at,
@@ -1310,11 +1202,8 @@ impl<'a> Checker<'a> {
             (_, Type::Any) => Type::Number(None),
             (_, other) => {
                 let at = self.start(property);
-                let message = format!(
-                    "`{name}` takes a number, and `{}` is {}",
-                    of.name,
-                    other.words()
-                );
+                let message =
+                    format!("`{name}` takes a number, and `{}` is {}", of.name, other.words());
                 self.fail(
                     Fault::WrongArguments,
                     at,
@@ -1377,10 +1266,7 @@ impl<'a> Checker<'a> {
                 return None;
             }
         }
-        Some((
-            Term::Binary(operator, Box::new(target), Box::new(argument)),
-            Type::Bool,
-        ))
+        Some((Term::Binary(operator, Box::new(target), Box::new(argument)), Type::Bool))
     }
 
     fn operator(&mut self, expr: &'a IdedExpr, name: &str, arguments: &'a [IdedExpr]) -> Typed {
@@ -1411,10 +1297,7 @@ impl<'a> Checker<'a> {
                     (Binary::Or, "||")
                 };
                 let (left, right) = (self.condition(left, word), self.condition(right, word));
-                Some((
-                    Term::Binary(binary, Box::new(left?), Box::new(right?)),
-                    Type::Bool,
-                ))
+                Some((Term::Binary(binary, Box::new(left?), Box::new(right?)), Type::Bool))
             }
             (operators::CONDITIONAL, [condition, one, other]) => {
                 let condition = self.condition(condition, "?");
@@ -1422,18 +1305,12 @@ impl<'a> Checker<'a> {
                 let (one, other) = (self.expr(one), self.expr(other));
                 let ((one, kind), (other, other_kind)) = (one?, other?);
                 if !comparable(&kind, &other_kind) {
-                    let message = format!(
-                        "one branch is {}, the other {}",
-                        kind.words(),
-                        other_kind.words()
-                    );
+                    let message =
+                        format!("one branch is {}, the other {}", kind.words(), other_kind.words());
                     self.fail(Fault::WrongOperand, other_at, 1, message, "");
                     return None;
                 }
-                Some((
-                    Term::Choose(Box::new(condition?), Box::new(one), Box::new(other)),
-                    kind,
-                ))
+                Some((Term::Choose(Box::new(condition?), Box::new(one), Box::new(other)), kind))
             }
             (_, [left, right]) => self.binary(expr, name, left, right),
             _ => {
@@ -1456,10 +1333,7 @@ impl<'a> Checker<'a> {
             return Some(term);
         }
         let at = self.start(expr);
-        let message = format!(
-            "`{operator}` combines conditions, and this is {}",
-            kind.words()
-        );
+        let message = format!("`{operator}` combines conditions, and this is {}", kind.words());
         self.fail(
             Fault::WrongOperand,
             at,
@@ -1555,10 +1429,7 @@ impl<'a> Checker<'a> {
             }
             _ => self.arithmetic(at, word, binary, left_type, right_type)?,
         };
-        Some((
-            Term::Binary(binary, Box::new(left_term), Box::new(right_term)),
-            kind,
-        ))
+        Some((Term::Binary(binary, Box::new(left_term), Box::new(right_term)), kind))
     }
 
     /// Text that is compared with a value of a few known words is one of them.
@@ -1642,11 +1513,7 @@ impl<'a> Checker<'a> {
                     if !self.units_agree(at, word, &left, &right) {
                         return None;
                     }
-                    if left == Type::Number(None) {
-                        right
-                    } else {
-                        left
-                    }
+                    if left == Type::Number(None) { right } else { left }
                 } else {
                     match (left, right) {
                         (Some(unit), None) => Type::Number(Some(unit)),
@@ -1667,11 +1534,8 @@ impl<'a> Checker<'a> {
             (Type::Number(None), Type::Duration) if binary == Binary::Multiply => Type::Duration,
             (Type::Text(_), Type::Text(_)) if binary == Binary::Add => Type::Text(None),
             (left, right) => {
-                let message = format!(
-                    "`{word}` does not take {} and {}",
-                    left.words(),
-                    right.words()
-                );
+                let message =
+                    format!("`{word}` does not take {} and {}", left.words(), right.words());
                 self.fail(Fault::WrongOperand, at, word.len(), message, "");
                 return None;
             }
@@ -1681,12 +1545,9 @@ impl<'a> Checker<'a> {
 
 fn link_type(field: LinkField) -> Type {
     match field {
-        LinkField::State => Type::Text(Some(
-            CHANNEL_STATES
-                .iter()
-                .map(|word| (*word).to_owned())
-                .collect(),
-        )),
+        LinkField::State => {
+            Type::Text(Some(CHANNEL_STATES.iter().map(|word| (*word).to_owned()).collect()))
+        }
         LinkField::Load | LinkField::Loss | LinkField::Rate => Type::Number(None),
         LinkField::Delay => Type::Duration,
     }
@@ -1747,14 +1608,8 @@ mod tests {
                     name: "data-anomaly".to_owned(),
                     labels: Some(vec!["normal".to_owned(), "anomalous".to_owned()]),
                 },
-                Service {
-                    name: "crowd-audio".to_owned(),
-                    labels: None,
-                },
-                Service {
-                    name: "early-warning".to_owned(),
-                    labels: None,
-                },
+                Service { name: "crowd-audio".to_owned(), labels: None },
+                Service { name: "early-warning".to_owned(), labels: None },
             ],
             channels: vec!["wifi-6".to_owned()],
         }
@@ -1764,10 +1619,7 @@ mod tests {
     fn faults(text: &str) -> Vec<(Fault, usize)> {
         match check(text, &scope()) {
             Ok(_) => Vec::new(),
-            Err(errors) => errors
-                .iter()
-                .map(|error| (error.fault, error.offset))
-                .collect(),
+            Err(errors) => errors.iter().map(|error| (error.fault, error.offset)).collect(),
         }
     }
 
@@ -1798,54 +1650,27 @@ mod tests {
     #[test]
     fn faults_stand_where_they_are() {
         assert_eq!(faults("temprature > 30"), [(Fault::UnknownName, 0)]);
-        assert_eq!(
-            faults("temperature > 30 && humdity < 2"),
-            [(Fault::UnknownName, 20)]
-        );
-        assert_eq!(
-            faults("environment.temprature > 1"),
-            [(Fault::UnknownName, 12)]
-        );
+        assert_eq!(faults("temperature > 30 && humdity < 2"), [(Fault::UnknownName, 20)]);
+        assert_eq!(faults("environment.temprature > 1"), [(Fault::UnknownName, 12)]);
         assert_eq!(faults("age(ecg) > 10"), [(Fault::WrongOperand, 9)]);
         assert_eq!(faults("age(ecg) > 10sec"), [(Fault::WrongOperand, 11)]);
-        assert_eq!(
-            faults("temperature == \"warm\""),
-            [(Fault::WrongOperand, 12)]
-        );
+        assert_eq!(faults("temperature == \"warm\""), [(Fault::WrongOperand, 12)]);
         assert_eq!(faults("temperature > humidity"), [(Fault::UnitsDiffer, 12)]);
         assert_eq!(faults("temperature"), [(Fault::NotACondition, 0)]);
         assert_eq!(faults("  temperature + 1"), [(Fault::NotACondition, 2)]);
-        assert_eq!(
-            faults("average(temperature, 10s) > 1"),
-            [(Fault::UnknownFunction, 0)]
-        );
-        assert_eq!(
-            faults("motion && avg(temperature) > 1"),
-            [(Fault::WrongArguments, 10)]
-        );
-        assert_eq!(
-            faults("avg(temperature, 10) > 1"),
-            [(Fault::WrongArguments, 17)]
-        );
+        assert_eq!(faults("average(temperature, 10s) > 1"), [(Fault::UnknownFunction, 0)]);
+        assert_eq!(faults("motion && avg(temperature) > 1"), [(Fault::WrongArguments, 10)]);
+        assert_eq!(faults("avg(temperature, 10) > 1"), [(Fault::WrongArguments, 17)]);
         assert_eq!(faults("avg(motion, 10s) > 1"), [(Fault::WrongArguments, 4)]);
         assert_eq!(faults("any(temperature)"), [(Fault::WrongArguments, 4)]);
         assert_eq!(faults("level > 1"), [(Fault::UnknownName, 0)]);
-        assert_eq!(
-            faults("verdict(\"data-anomly\").label == \"x\""),
-            [(Fault::UnknownService, 9)]
-        );
-        assert_eq!(
-            faults("verdict(\"data-anomaly\").lable == \"x\""),
-            [(Fault::UnknownName, 24)]
-        );
+        assert_eq!(faults("verdict(\"data-anomly\").label == \"x\""), [(Fault::UnknownService, 9)]);
+        assert_eq!(faults("verdict(\"data-anomaly\").lable == \"x\""), [(Fault::UnknownName, 24)]);
         assert_eq!(
             faults("verdict(\"data-anomaly\").label == \"anomalus\""),
             [(Fault::UnknownName, 34)]
         );
-        assert_eq!(
-            faults("channel().state == \"Saturatd\""),
-            [(Fault::UnknownName, 20)]
-        );
+        assert_eq!(faults("channel().state == \"Saturatd\""), [(Fault::UnknownName, 20)]);
         assert_eq!(faults("motion && temperature"), [(Fault::WrongOperand, 10)]);
         assert_eq!(faults("node.batery < 1"), [(Fault::UnknownName, 5)]);
         assert_eq!(faults("motion < true"), [(Fault::WrongOperand, 7)]);
@@ -1857,11 +1682,7 @@ mod tests {
     fn every_fault_is_reported() {
         assert_eq!(
             faults("temprature > 30 && avg(humdity, 10s) > 1 && nope(motion)"),
-            [
-                (Fault::UnknownName, 0),
-                (Fault::UnknownName, 23),
-                (Fault::UnknownFunction, 44)
-            ]
+            [(Fault::UnknownName, 0), (Fault::UnknownName, 23), (Fault::UnknownFunction, 44)]
         );
     }
 
@@ -1888,44 +1709,25 @@ mod tests {
     #[test]
     fn offsets_count_bytes_behind_other_letters() {
         let text = "label(\"é\") == \"ü\" && temprature > 1";
-        assert_eq!(
-            faults(text),
-            [(Fault::UnknownName, text.find("temprature").unwrap())]
-        );
+        assert_eq!(faults(text), [(Fault::UnknownName, text.find("temprature").unwrap())]);
     }
 
     #[test]
     fn twins_without_a_model_have_any_property() {
-        let open = Scope {
-            open: true,
-            ..scope()
-        };
+        let open = Scope { open: true, ..scope() };
         assert!(
-            check(
-                "pressure > 3 && barometer.value < 2 && avg(pressure, 1m) > 1",
-                &open
-            )
-            .is_ok()
+            check("pressure > 3 && barometer.value < 2 && avg(pressure, 1m) > 1", &open).is_ok()
         );
         assert!(check("pressure > 3", &scope()).is_err());
     }
 
     #[test]
     fn facts_are_what_is_read() {
-        let checked = check(
-            "stddev(vibration, 10s) > 3 * stddev(vibration, 1h) && motion",
-            &scope(),
-        )
-        .unwrap();
-        let vibration = PropertyRef {
-            feature: "robot".to_owned(),
-            name: "vibration".to_owned(),
-        };
+        let checked =
+            check("stddev(vibration, 10s) > 3 * stddev(vibration, 1h) && motion", &scope())
+                .unwrap();
+        let vibration = PropertyRef { feature: "robot".to_owned(), name: "vibration".to_owned() };
         assert_eq!(checked.facts.len(), 3);
-        assert!(
-            checked
-                .facts
-                .contains(&Fact::Window(Window::Stddev, vibration, 3_600_000))
-        );
+        assert!(checked.facts.contains(&Fact::Window(Window::Stddev, vibration, 3_600_000)));
     }
 }

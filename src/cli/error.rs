@@ -16,10 +16,7 @@ use crate::manifest::diagnostic::{self, Diagnostic};
 
 /// What sort of failure it is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(
-    dead_code,
-    reason = "the verbs that talk to a runtime are not there yet"
-)]
+#[expect(dead_code, reason = "the verbs that talk to a runtime are not there yet")]
 pub(super) enum ErrorKind {
     /// It did not work: 1.
     Failed,
@@ -113,11 +110,7 @@ impl CliError {
             diagnostic::plural(errors, "error"),
             diagnostic::plural(files, "file")
         );
-        let mistakes = Mistakes {
-            diagnostics,
-            files,
-            outcome: outcome.to_owned(),
-        };
+        let mistakes = Mistakes { diagnostics, files, outcome: outcome.to_owned() };
         let mut error = Self::new(ErrorKind::InvalidManifest, message);
         error.0.mistakes = Some(mistakes);
         error
@@ -205,23 +198,13 @@ impl CliError {
 
 /// What clap says: help and version are data, all else is a usage error (64, not clap's 2).
 pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    let words: Vec<String> = arguments
-        .iter()
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
+    let words: Vec<String> =
+        arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let after = |flag: &str| {
-        words
-            .iter()
-            .position(|word| word == flag)
-            .and_then(|at| words.get(at + 1))
-            .cloned()
+        words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1)).cloned()
     };
-    let json = ["-o", "--output"]
-        .iter()
-        .any(|flag| after(flag).as_deref() == Some("json"))
-        || words
-            .iter()
-            .any(|word| matches!(word.as_str(), "-ojson" | "-o=json" | "--output=json"));
+    let json = ["-o", "--output"].iter().any(|flag| after(flag).as_deref() == Some("json"))
+        || words.iter().any(|word| matches!(word.as_str(), "-ojson" | "-o=json" | "--output=json"));
     let colour = match (
         after("--color").as_deref(),
         words.iter().find_map(|word| word.strip_prefix("--color=")),
@@ -233,31 +216,17 @@ pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let mut output = Output::new(if json { Format::Json } else { Format::Table }, colour);
     let text = error.render();
     if !error.use_stderr() {
-        let text = if output.colour_stdout() {
-            text.ansi().to_string()
-        } else {
-            text.to_string()
-        };
+        let text = if output.colour_stdout() { text.ansi().to_string() } else { text.to_string() };
         output.text(&text);
         return ExitCode::SUCCESS;
     }
     if json {
         let plain = text.to_string();
-        let message = plain
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("error: ")
-            .to_owned();
-        return CliError::new(ErrorKind::Usage, message)
-            .hint("try `--help`")
-            .report(&mut output);
+        let message =
+            plain.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        return CliError::new(ErrorKind::Usage, message).hint("try `--help`").report(&mut output);
     }
-    let text = if output.colour_stderr() {
-        text.ansi().to_string()
-    } else {
-        text.to_string()
-    };
+    let text = if output.colour_stderr() { text.ansi().to_string() } else { text.to_string() };
     output.error_text(&text);
     ExitCode::from(ErrorKind::Usage.exit_code())
 }

@@ -30,20 +30,16 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
         return Ok(Outcome::Done);
     };
     let like_code = what.len() >= 3
-        && what
-            .get(..2)
-            .is_some_and(|start| start.eq_ignore_ascii_case("ET"))
+        && what.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("ET"))
         && what[2..].bytes().all(|b| b.is_ascii_digit());
     if like_code {
         let Some(code) = Code::find(what) else {
             let upper = what.to_uppercase();
             let error = CliError::new(ErrorKind::Failed, format!("there is no code `{what}`"));
-            return Err(
-                match suggest(&upper, Code::ALL.iter().map(|code| code.id())) {
-                    Some(guess) => error.hint(format!("did you mean `{guess}`?")),
-                    None => error,
-                },
-            );
+            return Err(match suggest(&upper, Code::ALL.iter().map(|code| code.id())) {
+                Some(guess) => error.hint(format!("did you mean `{guess}`?")),
+                None => error,
+            });
         };
         let value =
             json!({ "code": code.id(), "title": code.title(), "explanation": code.explanation() });
@@ -78,19 +74,12 @@ fn kinds(output: &mut Output) {
             let words = schema::explain(kind.name())
                 .map(|explanation| explanation.description)
                 .unwrap_or_default();
-            let first = words
-                .split_inclusive(". ")
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_owned();
+            let first = words.split_inclusive(". ").next().unwrap_or_default().trim().to_owned();
             (*kind, first)
         })
         .collect();
     match output.format() {
-        Format::Name => explained
-            .iter()
-            .for_each(|(kind, _)| output.line(kind.name())),
+        Format::Name => explained.iter().for_each(|(kind, _)| output.line(kind.name())),
         Format::Json | Format::Yaml => {
             let items: Vec<_> = explained
                 .iter()
@@ -99,21 +88,13 @@ fn kinds(output: &mut Output) {
                 })
                 .collect();
             let value = json!({ "kind": "List", "items": items });
-            if output.format() == Format::Json {
-                output.json(&value)
-            } else {
-                output.yaml(&value)
-            }
+            if output.format() == Format::Json { output.json(&value) } else { output.yaml(&value) }
         }
         Format::Table | Format::Wide => {
             let rows: Vec<Vec<String>> = explained
                 .iter()
                 .map(|(kind, words)| {
-                    vec![
-                        kind.name().to_owned(),
-                        kind.short().to_owned(),
-                        words.clone(),
-                    ]
+                    vec![kind.name().to_owned(), kind.short().to_owned(), words.clone()]
                 })
                 .collect();
             output.table(&["KIND", "SHORT", "SAYS"], &rows);
@@ -142,19 +123,9 @@ fn to_json(explanation: &Explanation) -> serde_json::Value {
 }
 
 fn render(explanation: &Explanation, colour: bool) -> String {
-    let (bold, reset) = if colour {
-        ("\x1b[1m", "\x1b[0m")
-    } else {
-        ("", "")
-    };
-    let mut text = format!(
-        "{bold}{}{reset}  <{}>\n\n",
-        explanation.path, explanation.type_words
-    );
-    for paragraph in explanation
-        .description
-        .split("\n\n")
-        .filter(|paragraph| !paragraph.is_empty())
+    let (bold, reset) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let mut text = format!("{bold}{}{reset}  <{}>\n\n", explanation.path, explanation.type_words);
+    for paragraph in explanation.description.split("\n\n").filter(|paragraph| !paragraph.is_empty())
     {
         text += &format!("{}\n\n", wrap(paragraph, 0));
     }
@@ -201,9 +172,5 @@ fn wrap(text: &str, indent: usize) -> String {
             line.push_str(word);
         }
     }
-    lines
-        .iter()
-        .map(|line| format!("{}{line}", " ".repeat(indent)))
-        .collect::<Vec<_>>()
-        .join("\n")
+    lines.iter().map(|line| format!("{}{line}", " ".repeat(indent))).collect::<Vec<_>>().join("\n")
 }

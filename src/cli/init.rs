@@ -24,18 +24,9 @@ pub(super) struct Args {
 }
 
 const FILES: &[(&str, &str)] = &[
-    (
-        "manifests/twins.yaml",
-        include_str!("../../templates/init/twins.yaml"),
-    ),
-    (
-        "manifests/services.yaml",
-        include_str!("../../templates/init/services.yaml"),
-    ),
-    (
-        "manifests/rules.yaml",
-        include_str!("../../templates/init/rules.yaml"),
-    ),
+    ("manifests/twins.yaml", include_str!("../../templates/init/twins.yaml")),
+    ("manifests/services.yaml", include_str!("../../templates/init/services.yaml")),
+    ("manifests/rules.yaml", include_str!("../../templates/init/rules.yaml")),
     ("README.md", include_str!("../../templates/init/README.md")),
     (".gitignore", include_str!("../../templates/init/gitignore")),
 ];
@@ -45,58 +36,34 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
     let files: Vec<(PathBuf, &str)> = FILES
         .iter()
         .map(|(path, text)| (args.directory.join(path), *text))
-        .chain([(
-            args.directory.join(".edgetwin/schema.json"),
-            schema.as_str(),
-        )])
+        .chain([(args.directory.join(".edgetwin/schema.json"), schema.as_str())])
         .collect();
-    let in_the_way: Vec<&PathBuf> = files
-        .iter()
-        .map(|(path, _)| path)
-        .filter(|path| path.exists())
-        .collect();
+    let in_the_way: Vec<&PathBuf> =
+        files.iter().map(|(path, _)| path).filter(|path| path.exists()).collect();
     if let (Some(first), false) = (in_the_way.first(), args.force) {
         let others = in_the_way.len() - 1;
-        let others = if others == 0 {
-            String::new()
-        } else {
-            format!(" and {others} more")
-        };
+        let others = if others == 0 { String::new() } else { format!(" and {others} more") };
         return Err(CliError::new(
             ErrorKind::Conflict,
-            format!(
-                "`{}`{others} exists already; nothing was written",
-                first.display()
-            ),
+            format!("`{}`{others} exists already; nothing was written", first.display()),
         )
         .hint("name an empty directory, or overwrite with --force"));
     }
     for (path, text) in &files {
         write(path, text).map_err(|error| {
-            CliError::new(
-                ErrorKind::Failed,
-                format!("`{}` cannot be written", path.display()),
-            )
-            .because(&error)
+            CliError::new(ErrorKind::Failed, format!("`{}` cannot be written", path.display()))
+                .because(&error)
         })?;
     }
-    let written: Vec<String> = files
-        .iter()
-        .map(|(path, _)| path.display().to_string())
-        .collect();
+    let written: Vec<String> = files.iter().map(|(path, _)| path.display().to_string()).collect();
     match output.format() {
         Format::Json => output.json(&json!({ "written": written })),
         Format::Yaml => output.yaml(&json!({ "written": written })),
         Format::Name => written.iter().for_each(|path| output.line(path)),
         Format::Table | Format::Wide => {
-            written
-                .iter()
-                .for_each(|path| output.line(&format!("wrote {path}")));
+            written.iter().for_each(|path| output.line(&format!("wrote {path}")));
             let manifests = args.directory.join("manifests");
-            output.note(&format!(
-                "\nNext: edgetwin validate {}",
-                manifests.display()
-            ));
+            output.note(&format!("\nNext: edgetwin validate {}", manifests.display()));
         }
     }
     Ok(Outcome::Done)

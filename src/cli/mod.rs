@@ -53,13 +53,7 @@ struct Global {
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table, help_heading = "Global options")]
     output: Format,
     /// The namespace to look in
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "NAMESPACE",
-        help_heading = "Global options"
-    )]
+    #[arg(short, long, global = true, value_name = "NAMESPACE", help_heading = "Global options")]
     namespace: Option<String>,
     /// Look in all namespaces
     #[arg(
@@ -174,18 +168,10 @@ mod tests {
     fn every_verb_and_option_has_help() {
         let mut command = command();
         command.build();
-        for verb in command
-            .get_subcommands()
-            .filter(|verb| verb.get_name() != "help")
-        {
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
             assert!(verb.get_about().is_some(), "{}", verb.get_name());
             for argument in verb.get_arguments() {
-                assert!(
-                    argument.get_help().is_some(),
-                    "{} {}",
-                    verb.get_name(),
-                    argument.get_id()
-                );
+                assert!(argument.get_help().is_some(), "{} {}", verb.get_name(), argument.get_id());
             }
         }
     }

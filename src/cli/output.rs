@@ -93,24 +93,16 @@ impl Output {
             .iter()
             .enumerate()
             .map(|(at, title)| {
-                let cells = rows
-                    .iter()
-                    .filter_map(|row| row.get(at))
-                    .map(|cell| cell.chars().count());
+                let cells =
+                    rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
                 cells.chain([title.chars().count()]).max().unwrap_or(0)
             })
             .collect();
         let mut text = String::new();
-        let header = header
-            .iter()
-            .map(|title| (*title).to_owned())
-            .collect::<Vec<_>>();
+        let header = header.iter().map(|title| (*title).to_owned()).collect::<Vec<_>>();
         for row in std::iter::once(&header).chain(rows) {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:<width$}"))
-                .collect();
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
             text.push_str(cells.join("  ").trim_end());
             text.push('\n');
         }

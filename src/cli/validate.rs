@@ -65,21 +65,13 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
             }
         }
         Format::Yaml => {
-            let items: Vec<_> = parsed
-                .objects
-                .iter()
-                .map(|object| object.json.clone())
-                .collect();
+            let items: Vec<_> = parsed.objects.iter().map(|object| object.json.clone()).collect();
             output.yaml(&serde_json::json!({ "kind": "List", "items": items }));
         }
         _ => {
             let objects = diagnostic::plural(parsed.objects.len(), "object");
             let files = diagnostic::plural(parsed.files, "file");
-            let verb = if parsed.objects.len() == 1 {
-                "is"
-            } else {
-                "are"
-            };
+            let verb = if parsed.objects.len() == 1 { "is" } else { "are" };
             output.line(&format!("{objects} in {files} {verb} valid."));
         }
     }

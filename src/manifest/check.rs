@@ -50,16 +50,8 @@ const THING_ID_LEN_MAX: usize = 256;
 const ENVIRONMENT_COLUMNS: &[&str] = &["temperature", "humidity", "loudness", "light"];
 
 /// The properties of a verdict, which services may use as inputs too.
-const VERDICT_PROPERTIES: &[&str] = &[
-    "label",
-    "score",
-    "probabilities",
-    "model",
-    "version",
-    "ofRevision",
-    "latencyMs",
-    "instance",
-];
+const VERDICT_PROPERTIES: &[&str] =
+    &["label", "score", "probabilities", "model", "version", "ofRevision", "latencyMs", "instance"];
 
 /// Checks all drafts together and pushes everything that is wrong.
 pub(super) fn check(
@@ -72,14 +64,8 @@ pub(super) fn check(
     let mut dropped = Diagnostic::error(Code::Contradiction, "", Region::default(), "");
     for item in &index.items {
         if let (Some(root), Some(spec)) = (item.root, item.spec.or(item.partial)) {
-            let mut checker = Checker {
-                index: &index,
-                item,
-                root,
-                sources,
-                diagnostics,
-                dropped: &mut dropped,
-            };
+            let mut checker =
+                Checker { index: &index, item, root, sources, diagnostics, dropped: &mut dropped };
             checker.object(spec);
         }
     }
@@ -109,11 +95,7 @@ impl Item<'_> {
     fn place(&self) -> String {
         match self.root {
             Some(root) if root.region.at.line > 0 => {
-                format!(
-                    " ({}:{})",
-                    self.file,
-                    root.region_at(&["metadata", "name"]).at.line
-                )
+                format!(" ({}:{})", self.file, root.region_at(&["metadata", "name"]).at.line)
             }
             _ => String::new(),
         }
@@ -181,10 +163,7 @@ impl<'a> Index<'a> {
                         format!("{} is declared twice", item.words()),
                     )
                     .label("the second time here")
-                    .help(format!(
-                        "the first{} stands; rename one or remove it",
-                        first.place()
-                    )),
+                    .help(format!("the first{} stands; rename one or remove it", first.place())),
                 );
                 // Its own faults are still worth reporting; nothing refers to it.
                 items.push(item);
@@ -194,11 +173,8 @@ impl<'a> Index<'a> {
             items.push(item);
         }
         for object in known {
-            let key = (
-                object.kind,
-                object.metadata.namespace.as_str(),
-                object.metadata.name.as_str(),
-            );
+            let key =
+                (object.kind, object.metadata.namespace.as_str(), object.metadata.name.as_str());
             by_name.entry(key).or_insert_with(|| {
                 items.push(Item {
                     kind: object.kind,
@@ -214,13 +190,8 @@ impl<'a> Index<'a> {
             });
         }
         let files: HashSet<&str> = drafts.iter().map(|draft| draft.file.as_str()).collect();
-        let mut index = Self {
-            items,
-            by_name,
-            groups: Vec::new(),
-            twins: HashMap::new(),
-            files: files.len(),
-        };
+        let mut index =
+            Self { items, by_name, groups: Vec::new(), twins: HashMap::new(), files: files.len() };
         index.collect_twins(diagnostics);
         index
     }
@@ -250,11 +221,7 @@ impl<'a> Index<'a> {
                 Spec::TwinSet(set) => {
                     let mut labels = metadata.labels.clone();
                     labels.extend(set.template.metadata.labels.clone());
-                    let names = set
-                        .twin_names(item.name)
-                        .into_iter()
-                        .map(Cow::Owned)
-                        .collect();
+                    let names = set.twin_names(item.name).into_iter().map(Cow::Owned).collect();
                     (
                         Cow::Owned(labels),
                         self.model_of(item, &set.template.spec),
@@ -270,26 +237,13 @@ impl<'a> Index<'a> {
                 ),
                 _ => continue,
             };
-            let has = if item.spec.is_some() {
-                has
-            } else {
-                Has::Anything
-            };
+            let has = if item.spec.is_some() { has } else { Has::Anything };
             let group = self.groups.len();
             let namespace = item.namespace;
-            self.groups.push(Group {
-                item: at,
-                namespace,
-                labels,
-                has,
-                services,
-            });
+            self.groups.push(Group { item: at, namespace, labels, has, services });
             let mut reported = false;
             for name in names {
-                let first = self
-                    .twins
-                    .get(&(namespace, Cow::Borrowed(name.as_ref())))
-                    .copied();
+                let first = self.twins.get(&(namespace, Cow::Borrowed(name.as_ref()))).copied();
                 let Some(first) = first.and_then(|first| self.groups.get(first)) else {
                     self.twins.insert((namespace, name), group);
                     continue;
@@ -299,11 +253,8 @@ impl<'a> Index<'a> {
                 }
                 // Of a known and a new object the new one is at fault.
                 let (first, second) = (&self.items[first.item], &self.items[at]);
-                let (culprit, other) = if second.root.is_some() {
-                    (second, first)
-                } else {
-                    (first, second)
-                };
+                let (culprit, other) =
+                    if second.root.is_some() { (second, first) } else { (first, second) };
                 let Some(root) = culprit.root else { continue };
                 let region = root.region_at(&["metadata", "name"]);
                 let message = format!(
@@ -311,9 +262,8 @@ impl<'a> Index<'a> {
                     culprit.words()
                 );
                 diagnostics.push(
-                    Diagnostic::error(Code::DuplicateObject, culprit.file, region, message).help(
-                        format!("{}{} makes it already", other.words(), other.place()),
-                    ),
+                    Diagnostic::error(Code::DuplicateObject, culprit.file, region, message)
+                        .help(format!("{}{} makes it already", other.words(), other.place())),
                 );
                 reported = true;
             }
@@ -321,10 +271,8 @@ impl<'a> Index<'a> {
     }
 
     fn model_of(&self, item: &Item<'a>, twin: &TwinSpec) -> Has<'a> {
-        let model = twin
-            .model
-            .as_deref()
-            .and_then(|name| self.find(Kind::TwinModel, item.namespace, name));
+        let model =
+            twin.model.as_deref().and_then(|name| self.find(Kind::TwinModel, item.namespace, name));
         match model.and_then(|model| model.spec) {
             Some(Spec::TwinModel(model)) => Has::Model(model),
             _ => Has::Anything,
@@ -376,15 +324,9 @@ impl<'a> Index<'a> {
     /// out.
     fn members(&self, namespace: &str, aggregate: &TwinAggregateSpec) -> Vec<usize> {
         let selector = &aggregate.members;
-        let by_name = selector
-            .names
-            .iter()
-            .filter_map(|name| self.twin(namespace, name).flatten());
-        let by_label = self.selected(
-            namespace,
-            &selector.match_labels,
-            &selector.match_expressions,
-        );
+        let by_name = selector.names.iter().filter_map(|name| self.twin(namespace, name).flatten());
+        let by_label =
+            self.selected(namespace, &selector.match_labels, &selector.match_expressions);
         let mut members: Vec<usize> = by_name.chain(by_label).collect();
         members.sort_unstable();
         members.dedup();
@@ -441,10 +383,7 @@ impl<'a> Index<'a> {
                 .features
                 .iter()
                 .flat_map(|(feature, model)| {
-                    model
-                        .properties
-                        .keys()
-                        .map(move |name| format!("{feature}/{name}"))
+                    model.properties.keys().map(move |name| format!("{feature}/{name}"))
                 })
                 .collect(),
             Has::Derived(aggregate) => aggregate.derive.keys().cloned().collect(),
@@ -481,26 +420,17 @@ struct Checker<'a, 'i> {
 impl<'a> Checker<'a, '_> {
     fn error(&mut self, code: Code, path: &[&str], message: String) -> &mut Diagnostic {
         let region = self.root.region_at(path);
-        self.push(
-            Diagnostic::error(code, self.item.file, region, message),
-            path,
-        )
+        self.push(Diagnostic::error(code, self.item.file, region, message), path)
     }
 
     fn warning(&mut self, code: Code, path: &[&str], message: String) -> &mut Diagnostic {
         let region = self.root.region_at(path);
-        self.push(
-            Diagnostic::warning(code, self.item.file, region, message),
-            path,
-        )
+        self.push(Diagnostic::warning(code, self.item.file, region, message), path)
     }
 
     fn key_error(&mut self, code: Code, path: &[&str], message: String) -> &mut Diagnostic {
         let region = self.root.key_region_at(path);
-        self.push(
-            Diagnostic::error(code, self.item.file, region, message),
-            path,
-        )
+        self.push(Diagnostic::error(code, self.item.file, region, message), path)
     }
 
     fn push(&mut self, mut diagnostic: Diagnostic, path: &[&str]) -> &mut Diagnostic {
@@ -642,21 +572,14 @@ impl<'a> Checker<'a, '_> {
     }
 
     fn member_name(&mut self, name: &str, what: &str, path: &[&str]) {
-        let first = name
-            .chars()
-            .next()
-            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-        let inner = name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        let inner = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
         if !first || !inner || name.len() > NAME_LEN_MAX {
-            self.key_error(
-                Code::BadName,
-                path,
-                format!("`{name}` cannot be the name of a {what}"),
-            )
-            .help
-            .push("start with a letter or `_`; then letters, digits, `_`, `-` and `.`".to_owned());
+            self.key_error(Code::BadName, path, format!("`{name}` cannot be the name of a {what}"))
+                .help
+                .push(
+                    "start with a letter or `_`; then letters, digits, `_`, `-` and `.`".to_owned(),
+                );
         }
     }
 
@@ -671,7 +594,10 @@ impl<'a> Checker<'a, '_> {
                 path.push(key);
                 self.key_error(Code::BadName, &path, format!("`{key}` cannot be a label"))
                     .help
-                    .push("keys have 1 to 128 bytes, values up to 256, neither with control characters".to_owned());
+                    .push(
+                    "keys have 1 to 128 bytes, values up to 256, neither with control characters"
+                        .to_owned(),
+                );
             }
         }
     }
@@ -709,15 +635,9 @@ impl<'a> Checker<'a, '_> {
                     "a service that registers itself needs `external: true` in a Service document"
                         .to_owned(),
                 );
-                (
-                    Code::UnknownService,
-                    format!("{words} names a service that nobody declares"),
-                )
+                (Code::UnknownService, format!("{words} names a service that nobody declares"))
             }
-            _ => (
-                Code::UnknownReference,
-                format!("{words} names a {kind} that nobody declares"),
-            ),
+            _ => (Code::UnknownReference, format!("{words} names a {kind} that nobody declares")),
         };
         let label = match elsewhere {
             Some(other) => {
@@ -725,21 +645,14 @@ impl<'a> Checker<'a, '_> {
             }
             None => format!("no {kind} `{name}` in the {files} read"),
         };
-        let label = if self.root.region.at.line == 0 {
-            format!("no {kind} `{name}`")
-        } else {
-            label
-        };
+        let label =
+            if self.root.region.at.line == 0 { format!("no {kind} `{name}`") } else { label };
         // A name written as a map's key is marked there.
         let region = match self.root.at(path) {
             Some(node) if node.as_str().is_some() => node.region,
             _ => self.root.key_region_at(path),
         };
-        let message = if region.at.line == 0 {
-            format!("{message}: {label}")
-        } else {
-            message
-        };
+        let message = if region.at.line == 0 { format!("{message}: {label}") } else { message };
         let diagnostic = Diagnostic::error(code, self.item.file, region, message).label(label);
         self.push(diagnostic, path).help.extend(help);
         false
@@ -750,11 +663,8 @@ impl<'a> Checker<'a, '_> {
             Some(found) => found,
             None => {
                 let names = self.index.twins.keys().map(|(_, name)| name.as_ref());
-                let guess = if self.index.twins.len() <= 20_000 {
-                    suggest(name, names)
-                } else {
-                    None
-                };
+                let guess =
+                    if self.index.twins.len() <= 20_000 { suggest(name, names) } else { None };
                 let message = format!("{} names a twin that nobody declares", self.item.words());
                 let diagnostic = self.error(Code::UnknownReference, path, message);
                 diagnostic.label = format!("no twin `{name}`");
@@ -777,10 +687,7 @@ impl<'a> Checker<'a, '_> {
     ) -> Vec<usize> {
         let mut groups = Vec::new();
         let step = |more: &[&'static str]| {
-            path.iter()
-                .copied()
-                .chain(more.iter().copied())
-                .collect::<Vec<_>>()
+            path.iter().copied().chain(more.iter().copied()).collect::<Vec<_>>()
         };
         let names_path = step(&["names"]);
         for (at, name) in names.iter().enumerate() {
@@ -790,22 +697,13 @@ impl<'a> Checker<'a, '_> {
         }
         let expressions_path = step(&["matchExpressions"]);
         for (at, expression) in expressions.iter().enumerate() {
-            let wants_values = matches!(
-                expression.operator,
-                LabelOperator::In | LabelOperator::NotIn
-            );
+            let wants_values =
+                matches!(expression.operator, LabelOperator::In | LabelOperator::NotIn);
             if wants_values == expression.values.is_empty() {
                 let at = at.to_string();
-                let path: Vec<&str> = expressions_path
-                    .iter()
-                    .copied()
-                    .chain([at.as_str(), "operator"])
-                    .collect();
-                let needs = if wants_values {
-                    "needs `values`"
-                } else {
-                    "takes no `values`"
-                };
+                let path: Vec<&str> =
+                    expressions_path.iter().copied().chain([at.as_str(), "operator"]).collect();
+                let needs = if wants_values { "needs `values`" } else { "takes no `values`" };
                 self.error(Code::Contradiction, &path, format!("this operator {needs}"));
             }
         }
@@ -821,11 +719,7 @@ impl<'a> Checker<'a, '_> {
         let before = groups.len();
         groups.extend(self.index.selected(self.item.namespace, equal, expressions));
         if groups.len() == before {
-            let which = if equal.is_empty() {
-                "matchExpressions"
-            } else {
-                "matchLabels"
-            };
+            let which = if equal.is_empty() { "matchExpressions" } else { "matchLabels" };
             let asked = equal
                 .iter()
                 .map(|(key, value)| format!("{key}: {value}"))
@@ -916,10 +810,7 @@ impl<'a> Checker<'a, '_> {
 
     fn twin(&mut self, twin: &'a TwinSpec, base: &[&str]) {
         let at = |more: &[&str]| -> Vec<String> {
-            base.iter()
-                .chain(more)
-                .map(|step| (*step).to_owned())
-                .collect()
+            base.iter().chain(more).map(|step| (*step).to_owned()).collect()
         };
         let namespace = self.item.namespace;
         if let Some(name) = &twin.model {
@@ -936,10 +827,8 @@ impl<'a> Checker<'a, '_> {
         if let Some(profile) = twin.node.as_ref().and_then(|node| node.profile.as_deref()) {
             let path = at(&["node", "profile"]);
             self.reference(Kind::NodeProfile, profile, &refs(&path));
-            if let Some(Spec::NodeProfile(spec)) = self
-                .index
-                .find(Kind::NodeProfile, namespace, profile)
-                .and_then(|item| item.spec)
+            if let Some(Spec::NodeProfile(spec)) =
+                self.index.find(Kind::NodeProfile, namespace, profile).and_then(|item| item.spec)
             {
                 let measured = spec
                     .sensors
@@ -959,10 +848,7 @@ impl<'a> Checker<'a, '_> {
         }
         for (feature, properties) in &twin.desired {
             for (name, value) in properties {
-                let path = PropertyPath {
-                    feature: feature.clone(),
-                    property: name.clone(),
-                };
+                let path = PropertyPath { feature: feature.clone(), property: name.clone() };
                 let steps = at(&["desired", feature, name]);
                 self.settable(&group, &path, value, &refs(&steps));
             }
@@ -1024,17 +910,12 @@ impl<'a> Checker<'a, '_> {
                 }
                 let input_at = input_at.to_string();
                 let region = region.unwrap_or_else(|| {
-                    let path: Vec<&str> = path
-                        .iter()
-                        .copied()
-                        .chain(["inputs", input_at.as_str()])
-                        .collect();
+                    let path: Vec<&str> =
+                        path.iter().copied().chain(["inputs", input_at.as_str()]).collect();
                     self.root.region_at(&path)
                 });
-                let message = format!(
-                    "`{name}` reads `{input}`, which {} does not have",
-                    self.item.words()
-                );
+                let message =
+                    format!("`{name}` reads `{input}`, which {} does not have", self.item.words());
                 let names = self.index.property_names(group);
                 let guess = suggest(&input.to_string(), names.iter().map(String::as_str));
                 let mut diagnostic =
@@ -1043,10 +924,8 @@ impl<'a> Checker<'a, '_> {
                     diagnostic =
                         diagnostic.help(format!("did you mean `{guess}` in the service's inputs?"));
                 }
-                diagnostic = diagnostic.help(format!(
-                    "it has {}",
-                    list_words(names.iter().map(String::as_str))
-                ));
+                diagnostic = diagnostic
+                    .help(format!("it has {}", list_words(names.iter().map(String::as_str))));
                 self.push(diagnostic, &path);
             }
         }
@@ -1149,11 +1028,7 @@ impl<'a> Checker<'a, '_> {
                         let message = format!(
                             "`{}` takes {}, and `{of}` of {member_words} is {}",
                             function.name(),
-                            if wanted.len() == 1 {
-                                "true or false"
-                            } else {
-                                "numbers"
-                            },
+                            if wanted.len() == 1 { "true or false" } else { "numbers" },
                             property.value_type.name()
                         );
                         self.error(Code::WrongValue, &at("of"), message);
@@ -1179,25 +1054,17 @@ impl<'a> Checker<'a, '_> {
     fn service(&mut self, service: &ServiceSpec) {
         let words = self.item.words();
         if service.model.is_none() && service.process.is_none() && !service.external {
-            self.key_error(
-                Code::Contradiction,
-                &["spec"],
-                format!("{words} runs nowhere"),
-            )
-            .help
-            .push("give it a `model`, a `process`, or `external: true`".to_owned());
+            self.key_error(Code::Contradiction, &["spec"], format!("{words} runs nowhere"))
+                .help
+                .push("give it a `model`, a `process`, or `external: true`".to_owned());
         }
         if service.inputs.is_empty() && !service.external {
-            self.key_error(
-                Code::MissingField,
-                &["spec"],
-                format!("{words} has no `inputs`"),
-            )
-            .help
-            .push(
-                "name the twin properties that it judges: `inputs: [environment/temperature]`"
-                    .to_owned(),
-            );
+            self.key_error(Code::MissingField, &["spec"], format!("{words} has no `inputs`"))
+                .help
+                .push(
+                    "name the twin properties that it judges: `inputs: [environment/temperature]`"
+                        .to_owned(),
+                );
         }
         if service.timeout.as_ms() == 0 {
             self.error(
@@ -1215,18 +1082,14 @@ impl<'a> Checker<'a, '_> {
         }
         if let Some(name) = &service.model
             && self.reference(Kind::Model, name, &["spec", "model"])
-            && let Some(Spec::Model(model)) = self
-                .index
-                .find(Kind::Model, self.item.namespace, name)
-                .and_then(|item| item.spec)
+            && let Some(Spec::Model(model)) =
+                self.index.find(Kind::Model, self.item.namespace, name).and_then(|item| item.spec)
         {
-            let takes = match (
-                &model.inputs[..],
-                model.train.as_ref().and_then(|train| train.generator),
-            ) {
-                ([], Some(Generator::Environment)) => ENVIRONMENT_COLUMNS.len(),
-                (inputs, _) => inputs.len(),
-            };
+            let takes =
+                match (&model.inputs[..], model.train.as_ref().and_then(|train| train.generator)) {
+                    ([], Some(Generator::Environment)) => ENVIRONMENT_COLUMNS.len(),
+                    (inputs, _) => inputs.len(),
+                };
             if takes > 0 && takes != service.inputs.len() && !service.inputs.is_empty() {
                 let message = format!(
                     "{words} has {}, and Model `{name}` takes {takes}",
@@ -1235,9 +1098,7 @@ impl<'a> Checker<'a, '_> {
                 let names = list_words(model.inputs.iter().map(String::as_str));
                 let diagnostic = self.key_error(Code::InputsDiffer, &["spec", "inputs"], message);
                 if !model.inputs.is_empty() {
-                    diagnostic
-                        .help
-                        .push(format!("the model takes {names}, in this order"));
+                    diagnostic.help.push(format!("the model takes {names}, in this order"));
                 }
             }
         }
@@ -1319,17 +1180,11 @@ impl<'a> Checker<'a, '_> {
                 }
             }
             if train.target != "label" {
-                let message = format!(
-                    "the generator `environment` has no column `{}`",
-                    train.target
-                );
-                self.error(
-                    Code::UnknownReference,
-                    &["spec", "train", "target"],
-                    message,
-                )
-                .help
-                .push("its answers are in `label`".to_owned());
+                let message =
+                    format!("the generator `environment` has no column `{}`", train.target);
+                self.error(Code::UnknownReference, &["spec", "train", "target"], message)
+                    .help
+                    .push("its answers are in `label`".to_owned());
             }
         }
         let share = train.test.as_percent();
@@ -1373,11 +1228,7 @@ impl<'a> Checker<'a, '_> {
                     "a sensor of {} needs either `property` or `properties`",
                     self.item.words()
                 );
-                self.error(
-                    Code::Contradiction,
-                    &["spec", "sensors", &at, "type"],
-                    message,
-                );
+                self.error(Code::Contradiction, &["spec", "sensors", &at, "type"], message);
             }
         }
         for (at, program) in profile.programs.iter().enumerate() {
@@ -1422,12 +1273,7 @@ impl<'a> Checker<'a, '_> {
             }
             if let Some(twins) = &fault.twins {
                 let path = ["spec", "faults", &at, "twins"];
-                self.selector(
-                    &twins.names,
-                    &twins.match_labels,
-                    &twins.match_expressions,
-                    &path,
-                );
+                self.selector(&twins.names, &twins.match_labels, &twins.match_expressions, &path);
             }
             if fault.at > scenario.duration {
                 let message = format!(
@@ -1445,23 +1291,17 @@ impl<'a> Checker<'a, '_> {
     fn transmission(&mut self, transmission: &Transmission, base: &[&str]) {
         let at = |field: &'static str| [base, &[field]].concat();
         let t = transmission;
-        for (least, most, fields) in [
-            (t.pmin, t.pmax, ("pmin", "pmax")),
-            (t.epmin, t.epmax, ("epmin", "epmax")),
-        ] {
+        for (least, most, fields) in
+            [(t.pmin, t.pmax, ("pmin", "pmax")), (t.epmin, t.epmax, ("epmin", "epmax"))]
+        {
             if let (Some(least), Some(most)) = (least, most)
                 && most < least
             {
-                let message = format!(
-                    "`{}` ({most}) is less than `{}` ({least})",
-                    fields.1, fields.0
-                );
+                let message =
+                    format!("`{}` ({most}) is less than `{}` ({least})", fields.1, fields.0);
                 self.error(Code::BadBounds, &at(fields.1), message)
                     .help
-                    .push(format!(
-                        "`{}` is the least time, `{}` the longest",
-                        fields.0, fields.1
-                    ));
+                    .push(format!("`{}` is the least time, `{}` the longest", fields.0, fields.1));
             }
         }
         if t.interval.is_some() {
@@ -1493,9 +1333,9 @@ impl<'a> Checker<'a, '_> {
                 let diagnostic = self.error(Code::UnknownProgram, &at("program"), message);
                 diagnostic.label = format!("no program `{program}`");
                 diagnostic.help.extend(help);
-                diagnostic.help.push(format!(
-                    "the programs are {list}; a NodeProfile can list more"
-                ));
+                diagnostic
+                    .help
+                    .push(format!("the programs are {list}; a NodeProfile can list more"));
             }
         }
         if let Some(channel) = &t.channel {
@@ -1535,9 +1375,7 @@ impl<'a> Checker<'a, '_> {
             let path = ["spec", "then", "set", name];
             match name.parse::<PropertyPath>() {
                 Err(error) => {
-                    self.key_error(Code::BadText, &path, error.message)
-                        .help
-                        .push(error.help);
+                    self.key_error(Code::BadText, &path, error.message).help.push(error.help);
                 }
                 Ok(property) => {
                     // It is enough that some of the nodes have the actuator.
@@ -1559,11 +1397,8 @@ impl<'a> Checker<'a, '_> {
         let namespace = self.item.namespace;
         let mut groups = Vec::new();
         if let Some(aggregate) = &nodes.aggregate {
-            if self.reference(
-                Kind::TwinAggregate,
-                aggregate,
-                &["spec", "nodes", "aggregate"],
-            ) && let Some(item) = self.index.find(Kind::TwinAggregate, namespace, aggregate)
+            if self.reference(Kind::TwinAggregate, aggregate, &["spec", "nodes", "aggregate"])
+                && let Some(item) = self.index.find(Kind::TwinAggregate, namespace, aggregate)
                 && let Some(Spec::TwinAggregate(spec)) = item.spec
             {
                 groups.extend(self.index.twin(namespace, aggregate).flatten());
@@ -1577,18 +1412,12 @@ impl<'a> Checker<'a, '_> {
             }
         }
         if nodes.aggregate.is_none()
-            && *nodes
-                == (super::kinds::NodeSelector {
-                    each: nodes.each,
-                    ..Default::default()
-                })
+            && *nodes == (super::kinds::NodeSelector { each: nodes.each, ..Default::default() })
         {
             let message = format!("{} selects no nodes", self.item.words());
-            self.key_error(Code::Contradiction, &["spec", "nodes"], message)
-                .help
-                .push(
-                    "give `names`, `matchLabels`, `matchExpressions` or an `aggregate`".to_owned(),
-                );
+            self.key_error(Code::Contradiction, &["spec", "nodes"], message).help.push(
+                "give `names`, `matchLabels`, `matchExpressions` or an `aggregate`".to_owned(),
+            );
             return groups;
         }
         groups.extend(self.selector(
@@ -1605,17 +1434,11 @@ impl<'a> Checker<'a, '_> {
     /// A property that a rule names by property, feature, or `feature/property`.
     fn rule_property(&mut self, groups: &[usize], name: &str, path: &[&str], is_key: bool) {
         let groups: Vec<&Group<'a>> = groups.iter().map(|at| &self.index.groups[*at]).collect();
-        if groups.is_empty()
-            || groups
-                .iter()
-                .any(|group| matches!(group.has, Has::Anything))
-        {
+        if groups.is_empty() || groups.iter().any(|group| matches!(group.has, Has::Anything)) {
             return;
         }
-        let mut known: Vec<String> = groups
-            .iter()
-            .flat_map(|group| self.index.property_names(group))
-            .collect();
+        let mut known: Vec<String> =
+            groups.iter().flat_map(|group| self.index.property_names(group)).collect();
         known.sort_unstable();
         known.dedup();
         let fits = |known: &String| {
@@ -1627,28 +1450,17 @@ impl<'a> Checker<'a, '_> {
         if known.iter().any(fits) {
             return;
         }
-        let words = known
-            .iter()
-            .flat_map(|path| path.split('/').chain([path.as_str()]));
+        let words = known.iter().flat_map(|path| path.split('/').chain([path.as_str()]));
         let guess = suggest(name, words).map(str::to_owned);
-        let message = format!(
-            "{} names `{name}`, which none of its nodes has",
-            self.item.words()
-        );
-        let region = if is_key {
-            self.root.key_region_at(path)
-        } else {
-            self.root.region_at(path)
-        };
+        let message = format!("{} names `{name}`, which none of its nodes has", self.item.words());
+        let region = if is_key { self.root.key_region_at(path) } else { self.root.region_at(path) };
         let mut diagnostic =
             Diagnostic::error(Code::UnknownProperty, self.item.file, region, message);
         if let Some(guess) = guess {
             diagnostic = diagnostic.help(format!("did you mean `{guess}`?"));
         }
-        diagnostic = diagnostic.help(format!(
-            "they have {}",
-            list_words(known.iter().map(String::as_str))
-        ));
+        diagnostic =
+            diagnostic.help(format!("they have {}", list_words(known.iter().map(String::as_str))));
         self.push(diagnostic, path);
     }
 
@@ -1681,18 +1493,13 @@ impl<'a> Checker<'a, '_> {
         }
         for model in models {
             for (feature, content) in &model.features {
-                scope
-                    .properties
-                    .extend(
-                        content
-                            .properties
-                            .iter()
-                            .map(|(name, property)| expr::Property {
-                                feature: feature.clone(),
-                                name: name.clone(),
-                                value: expression_type(property),
-                            }),
-                    );
+                scope.properties.extend(content.properties.iter().map(|(name, property)| {
+                    expr::Property {
+                        feature: feature.clone(),
+                        name: name.clone(),
+                        value: expression_type(property),
+                    }
+                }));
             }
         }
         let mut seen = HashSet::new();
@@ -1717,10 +1524,7 @@ impl<'a> Checker<'a, '_> {
                     }
                     _ => None,
                 };
-                expr::Service {
-                    name: item.name.to_owned(),
-                    labels,
-                }
+                expr::Service { name: item.name.to_owned(), labels }
             })
             .collect();
         scope.channels = self
@@ -1752,11 +1556,7 @@ impl<'a> Checker<'a, '_> {
                     DeriveFunction::Latest => of.unwrap_or(expr::Type::Any),
                     _ => of.unwrap_or(expr::Type::Number(None)),
                 };
-                Some(expr::Property {
-                    feature: path.feature,
-                    name: path.property,
-                    value,
-                })
+                Some(expr::Property { feature: path.feature, name: path.property, value })
             })
             .collect()
     }
@@ -1779,17 +1579,11 @@ impl<'a> Checker<'a, '_> {
             };
             let field = path.last().copied().unwrap_or_default();
             let message = format!("{}, in `{field}` of {}", error.message, self.item.words());
-            let source = self
-                .sources
-                .iter()
-                .find(|source| source.name == self.item.file);
+            let source = self.sources.iter().find(|source| source.name == self.item.file);
             let region = match (self.root.at(path), source) {
                 (Some(node), Some(source)) => {
                     let at = position_in_scalar(&source.text, node, error.offset);
-                    Region {
-                        at,
-                        width: u32::try_from(error.width).unwrap_or(1),
-                    }
+                    Region { at, width: u32::try_from(error.width).unwrap_or(1) }
                 }
                 _ => Region::default(),
             };
@@ -1804,10 +1598,7 @@ impl<'a> Checker<'a, '_> {
 
 /// Whether a mistake of this sort can follow from a value that is left out.
 fn follows_from_a_gap(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Contradiction | Code::MissingField | Code::InputsDiffer
-    )
+    matches!(code, Code::Contradiction | Code::MissingField | Code::InputsDiffer)
 }
 
 /// Whether a bare name in one namespace can mean an object of another.
@@ -1850,10 +1641,7 @@ pub(super) fn misfit(property: &PropertyModel, value: &Value) -> Option<String> 
         ValueType::Array => value.is_array(),
     };
     if !fits {
-        return Some(format!(
-            "is {} in its model, not `{value}`",
-            property.value_type.name()
-        ));
+        return Some(format!("is {} in its model, not `{value}`", property.value_type.name()));
     }
     if let Some(number) = value.as_f64() {
         if property.minimum.is_some_and(|minimum| number < minimum) {
@@ -1895,13 +1683,7 @@ fn check_cycles(index: &Index<'_>, diagnostics: &mut Vec<Diagnostic>) {
         .iter()
         .map(|(at, aggregate)| {
             let members = index.members(index.groups[*at].namespace, aggregate);
-            (
-                *at,
-                members
-                    .into_iter()
-                    .filter(|member| is_aggregate.contains(member))
-                    .collect(),
-            )
+            (*at, members.into_iter().filter(|member| is_aggregate.contains(member)).collect())
         })
         .collect();
     let mut done: HashSet<usize> = HashSet::new();
@@ -1911,10 +1693,7 @@ fn check_cycles(index: &Index<'_>, diagnostics: &mut Vec<Diagnostic>) {
         let mut on_path: HashSet<usize> = HashSet::from([*start]);
         while let Some((at, next)) = path.last_mut() {
             let at = *at;
-            let member = edges
-                .get(&at)
-                .and_then(|members| members.get(*next))
-                .copied();
+            let member = edges.get(&at).and_then(|members| members.get(*next)).copied();
             *next += 1;
             match member {
                 None => {
@@ -1956,18 +1735,11 @@ fn report_cycle(index: &Index<'_>, cycle: &[usize], diagnostics: &mut Vec<Diagno
         .map(|at| &index.items[index.groups[*at].item])
         .map(|item| format!("`{}:{}`", item.namespace, item.name))
         .collect();
-    let region = item
-        .root
-        .map(|root| root.key_region_at(&["spec", "members"]))
-        .unwrap_or_default();
+    let region = item.root.map(|root| root.key_region_at(&["spec", "members"])).unwrap_or_default();
     let message = if names.len() == 2 {
         format!("{} is a member of itself", item.words())
     } else {
-        format!(
-            "{} is, over others, a member of itself: {}",
-            item.words(),
-            names.join(" has ")
-        )
+        format!("{} is, over others, a member of itself: {}", item.words(), names.join(" has "))
     };
     diagnostics.push(
         Diagnostic::error(Code::Cycle, item.file, region, message)

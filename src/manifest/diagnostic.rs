@@ -195,10 +195,7 @@ codes! {
 impl Code {
     /// Finds a code by its id, in any letter case.
     pub fn find(id: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|code| code.id().eq_ignore_ascii_case(id))
+        Self::ALL.iter().copied().find(|code| code.id().eq_ignore_ascii_case(id))
     }
 }
 
@@ -256,10 +253,7 @@ impl Diagnostic {
         region: Region,
         message: impl Into<String>,
     ) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(code, file, region, message)
-        }
+        Self { severity: Severity::Warning, ..Self::error(code, file, region, message) }
     }
 
     /// Adds words at the marked place.
@@ -329,21 +323,16 @@ impl Diagnostic {
         } else {
             let number = self.line.to_string();
             let gutter = " ".repeat(number.len());
-            out += &format!(
-                "{gutter}{blue}-->{reset} {}:{}:{}\n",
-                self.file, self.line, self.column
-            );
+            out +=
+                &format!("{gutter}{blue}-->{reset} {}:{}:{}\n", self.file, self.line, self.column);
             if let Some(line) = &self.source_line {
                 let (line, start, width) =
                     excerpt(line, self.column as usize - 1, self.width as usize);
                 out += &format!("{gutter} {blue}|{reset}\n");
                 out += &format!("{blue}{number} |{reset} {line}\n");
                 let marks = "^".repeat(width.max(1));
-                let label = if self.label.is_empty() {
-                    String::new()
-                } else {
-                    format!(" {}", self.label)
-                };
+                let label =
+                    if self.label.is_empty() { String::new() } else { format!(" {}", self.label) };
                 out += &format!(
                     "{gutter} {blue}|{reset} {}{heading}{marks}{label}{reset}\n",
                     " ".repeat(start)
@@ -366,10 +355,7 @@ const EXCERPT_LEN_MAX: usize = 160;
 /// The part of a line around the marked place, with tabs as spaces and control characters out
 /// of the way, and where the mark is in it.
 fn excerpt(line: &str, start: usize, width: usize) -> (String, usize, usize) {
-    let clean: Vec<char> = line
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let clean: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let from = if clean.len() > EXCERPT_LEN_MAX {
         start.saturating_sub(EXCERPT_LEN_MAX / 2).min(clean.len())
     } else {
@@ -383,12 +369,8 @@ fn excerpt(line: &str, start: usize, width: usize) -> (String, usize, usize) {
 
 /// Sorts by file and place, takes out repetitions, and attaches the source lines.
 pub(super) fn finish(diagnostics: &mut Vec<Diagnostic>, sources: &[Source]) {
-    let rank = |file: &str| {
-        sources
-            .iter()
-            .position(|source| source.name == file)
-            .unwrap_or(usize::MAX)
-    };
+    let rank =
+        |file: &str| sources.iter().position(|source| source.name == file).unwrap_or(usize::MAX);
     let ranks: std::collections::HashMap<String, usize> = diagnostics
         .iter()
         .map(|d| d.file.clone())
@@ -406,18 +388,11 @@ pub(super) fn finish(diagnostics: &mut Vec<Diagnostic>, sources: &[Source]) {
     diagnostics.truncate(DIAGNOSTICS_MAX);
     let mut at = 0;
     while let Some(file) = diagnostics.get(at).map(|d| d.file.clone()) {
-        let end = at
-            + diagnostics[at..]
-                .iter()
-                .take_while(|d| d.file == file)
-                .count();
+        let end = at + diagnostics[at..].iter().take_while(|d| d.file == file).count();
         if let Some(source) = sources.iter().find(|source| source.name == file) {
             let mut lines = source.text.lines().zip(1_u32..).peekable();
             for diagnostic in &mut diagnostics[at..end] {
-                while lines
-                    .next_if(|(_, number)| *number < diagnostic.line)
-                    .is_some()
-                {}
+                while lines.next_if(|(_, number)| *number < diagnostic.line).is_some() {}
                 diagnostic.source_line = lines
                     .peek()
                     .filter(|(_, number)| *number == diagnostic.line)
@@ -475,13 +450,7 @@ mod tests {
 
     #[test]
     fn a_diagnostic_reads_as_documented() {
-        let region = Region {
-            at: Position {
-                line: 18,
-                column: 16,
-            },
-            width: 15,
-        };
+        let region = Region { at: Position { line: 18, column: 16 }, width: 15 };
         let diagnostic = Diagnostic {
             source_line: Some("    services: [anomaly-forrest]".to_owned()),
             ..Diagnostic::error(

@@ -33,17 +33,11 @@ pub fn load(paths: &[String], known: &[Object]) -> Parsed {
 
 /// Reads all paths; the diagnostics say which could not be read.
 pub fn read(paths: &[String]) -> (Vec<Source>, Vec<Diagnostic>) {
-    let mut reader = Reader {
-        sources: Vec::new(),
-        diagnostics: Vec::new(),
-    };
+    let mut reader = Reader { sources: Vec::new(), diagnostics: Vec::new() };
     for path in paths {
         if path == "-" {
             let mut bytes = Vec::new();
-            match std::io::stdin()
-                .lock()
-                .take(SOURCE_BYTES_MAX as u64 + 1)
-                .read_to_end(&mut bytes)
+            match std::io::stdin().lock().take(SOURCE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)
             {
                 Ok(_) => reader.text("<stdin>", bytes),
                 Err(error) => reader.unreadable("<stdin>", &error.to_string()),
@@ -128,10 +122,9 @@ impl Reader {
             return;
         }
         let mut bytes = Vec::new();
-        match fs::File::open(path).and_then(|file| {
-            file.take(SOURCE_BYTES_MAX as u64 + 1)
-                .read_to_end(&mut bytes)
-        }) {
+        match fs::File::open(path)
+            .and_then(|file| file.take(SOURCE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+        {
             Ok(_) => self.text(&name, bytes),
             Err(error) => self.unreadable(&name, &plain_words(&error)),
         }
@@ -139,23 +132,14 @@ impl Reader {
 
     fn text(&mut self, name: &str, bytes: Vec<u8>) {
         match String::from_utf8(bytes) {
-            Ok(text) => self.sources.push(Source {
-                name: name.to_owned(),
-                text,
-            }),
+            Ok(text) => self.sources.push(Source { name: name.to_owned(), text }),
             Err(error) => {
                 let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                 let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-                let before = good
-                    .rsplit(|byte| *byte == b'\n')
-                    .next()
-                    .unwrap_or_default();
+                let before = good.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
                 let column = String::from_utf8_lossy(before).chars().count() + 1;
                 let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-                let at = Position {
-                    line: number(line),
-                    column: number(column),
-                };
+                let at = Position { line: number(line), column: number(column) };
                 let message = format!("`{name}` is not UTF-8 text");
                 self.diagnostics.push(
                     Diagnostic::error(Code::NotUtf8, name, Region { at, width: 1 }, message)

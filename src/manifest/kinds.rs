@@ -447,9 +447,7 @@ pub fn labels_match(
     if equal.is_empty() && expressions.is_empty() {
         return false;
     }
-    equal
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
+    equal.iter().all(|(key, value)| labels.get(key) == Some(value))
         && expressions.iter().all(|expression| {
             let value = labels.get(&expression.key);
             let listed = value.is_some_and(|value| expression.values.contains(value));
@@ -612,10 +610,7 @@ pub struct Overload {
 
 impl Default for Overload {
     fn default() -> Self {
-        Self {
-            policy: OverloadPolicy::default(),
-            limit: overload_limit_default(),
-        }
+        Self { policy: OverloadPolicy::default(), limit: overload_limit_default() }
     }
 }
 

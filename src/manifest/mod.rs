@@ -85,10 +85,7 @@ pub struct Origin {
 impl Object {
     /// `Kind/namespace/name`, unique among all objects.
     pub fn key(&self) -> String {
-        format!(
-            "{}/{}/{}",
-            self.kind, self.metadata.namespace, self.metadata.name
-        )
+        format!("{}/{}/{}", self.kind, self.metadata.namespace, self.metadata.name)
     }
 
     /// The id of the thing that this twin or aggregate is: `namespace:name`.
@@ -99,10 +96,7 @@ impl Object {
     /// The directory that file names in this object are relative to; empty for one that came as
     /// JSON or from standard input.
     pub fn directory(&self) -> PathBuf {
-        Path::new(&self.origin.file)
-            .parent()
-            .map(Path::to_path_buf)
-            .unwrap_or_default()
+        Path::new(&self.origin.file).parent().map(Path::to_path_buf).unwrap_or_default()
     }
 
     /// The Twin objects that a TwinSet makes; nothing for other kinds. Each has the labels and
@@ -125,18 +119,9 @@ impl Object {
             };
             let json = object_json(Kind::Twin, &metadata, spec_json.clone());
             let spec = Spec::Twin(Box::new(set.template.spec.clone()));
-            Object {
-                kind: Kind::Twin,
-                metadata,
-                spec,
-                json,
-                origin: self.origin.clone(),
-            }
+            Object { kind: Kind::Twin, metadata, spec, json, origin: self.origin.clone() }
         };
-        set.twin_names(&self.metadata.name)
-            .into_iter()
-            .map(twin)
-            .collect()
+        set.twin_names(&self.metadata.name).into_iter().map(twin).collect()
     }
 }
 
@@ -175,10 +160,7 @@ pub fn from_json(documents: Vec<Value>, known: &[Object]) -> Parsed {
             }
             _ => format!("document {}", index + 1),
         };
-        let document = Document {
-            root: Node::from_json(value),
-            broken: false,
-        };
+        let document = Document { root: Node::from_json(value), broken: false };
         for document in unroll(document) {
             drafts.push(Draft::new(&file, document, &mut diagnostics));
         }
@@ -198,10 +180,7 @@ fn unroll(mut document: Document) -> Vec<Document> {
     match items.map(|entry| &mut entry.value.value) {
         Some(NodeValue::List(items)) => std::mem::take(items)
             .into_iter()
-            .map(|root| Document {
-                root,
-                broken: document.broken,
-            })
+            .map(|root| Document { root, broken: document.broken })
             .collect(),
         _ => vec![document],
     }
@@ -216,11 +195,7 @@ fn finish(
     check::check(&drafts, sources, known, &mut diagnostics);
     diagnostic::finish(&mut diagnostics, sources);
     let objects = drafts.into_iter().filter_map(Draft::into_object).collect();
-    Parsed {
-        objects,
-        diagnostics,
-        files: sources.len(),
-    }
+    Parsed { objects, diagnostics, files: sources.len() }
 }
 
 /// A document on its way to an object: as much of it as was understood.
@@ -239,23 +214,12 @@ struct Draft {
 impl Draft {
     fn new(file: &str, document: Document, diagnostics: &mut Vec<Diagnostic>) -> Self {
         let Document { root, broken } = document;
-        let mut draft = Self {
-            file: file.to_owned(),
-            root,
-            identity: None,
-            typed: None,
-            partial: None,
-        };
+        let mut draft =
+            Self { file: file.to_owned(), root, identity: None, typed: None, partial: None };
         let Some(kind) = draft.kind(broken, diagnostics) else {
             return draft;
         };
-        let text = |path: &[&str]| {
-            draft
-                .root
-                .at(path)
-                .and_then(Node::as_str)
-                .map(str::to_owned)
-        };
+        let text = |path: &[&str]| draft.root.at(path).and_then(Node::as_str).map(str::to_owned);
         if let Some(name) = text(&["metadata", "name"]) {
             let namespace =
                 text(&["metadata", "namespace"]).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
@@ -312,10 +276,7 @@ impl Draft {
         };
         let Some(node) = self.root.get("kind") else {
             if !broken {
-                let region = Region {
-                    width: 1,
-                    ..self.root.region
-                };
+                let region = Region { width: 1, ..self.root.region };
                 diagnostics.push(
                     Diagnostic::error(
                         Code::NotAnObject,
@@ -365,22 +326,9 @@ impl Draft {
         let kind = spec.kind();
         let spec_json = self.root.get("spec").map(Node::to_json).unwrap_or_default();
         let json = object_json(kind, &metadata, spec_json);
-        let origin = Origin {
-            line: self.root.region.at.line,
-            file: self.file,
-        };
-        let origin = if origin.line == 0 {
-            Origin::default()
-        } else {
-            origin
-        };
-        Some(Object {
-            kind,
-            metadata,
-            spec,
-            json,
-            origin,
-        })
+        let origin = Origin { line: self.root.region.at.line, file: self.file };
+        let origin = if origin.line == 0 { Origin::default() } else { origin };
+        Some(Object { kind, metadata, spec, json, origin })
     }
 }
 
@@ -418,11 +366,7 @@ pub fn not_acted_on(object: &Object) -> Vec<String> {
     let whole = |later: &str| {
         vec![format!(
             "{} is checked and stored; {later}",
-            object_words(
-                object.kind,
-                &object.metadata.namespace,
-                &object.metadata.name
-            )
+            object_words(object.kind, &object.metadata.namespace, &object.metadata.name)
         )]
     };
     match &object.spec {
@@ -446,10 +390,7 @@ pub fn not_acted_on(object: &Object) -> Vec<String> {
                         "`derive.{path}.window` is not acted on yet: the newest values are used"
                     ));
                 }
-                if !matches!(
-                    derivation.function,
-                    F::Mean | F::Min | F::Max | F::Count | F::Any
-                ) {
+                if !matches!(derivation.function, F::Mean | F::Min | F::Max | F::Count | F::Any) {
                     notes.push(format!(
                         "`derive.{path}`: `{}` is not computed yet",
                         derivation.function.name()
@@ -483,11 +424,7 @@ fn twin_not_acted_on(twin: &TwinSpec) -> Vec<String> {
         notes
             .push("`desired` is stored in the twin; no command is sent to the node yet".to_owned());
     }
-    if twin
-        .node
-        .as_ref()
-        .is_some_and(|node| node.credentials.is_some())
-    {
+    if twin.node.as_ref().is_some_and(|node| node.credentials.is_some()) {
         notes.push("`node.credentials` is not checked yet".to_owned());
     }
     notes

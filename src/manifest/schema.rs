@@ -29,10 +29,8 @@ pub fn json_schema() -> &'static Value {
 fn build() -> Value {
     let mut generator = SchemaSettings::draft07().into_generator();
     let metadata = generator.subschema_for::<Metadata>();
-    let specs: Vec<(Kind, Value)> = Kind::ALL
-        .iter()
-        .map(|kind| (*kind, kind.spec_schema(&mut generator).to_value()))
-        .collect();
+    let specs: Vec<(Kind, Value)> =
+        Kind::ALL.iter().map(|kind| (*kind, kind.spec_schema(&mut generator).to_value())).collect();
     let mut definitions = generator.take_definitions(true);
     for (kind, spec) in specs {
         let description = spec
@@ -113,8 +111,7 @@ fn tidy_object(map: &mut Map<String, Value>) {
     if map.get("properties").is_some_and(Value::is_object)
         && map.get("type").is_some_and(|t| t == "object")
     {
-        map.entry("additionalProperties")
-            .or_insert(Value::Bool(false));
+        map.entry("additionalProperties").or_insert(Value::Bool(false));
     }
     if map.get("format").is_some_and(Value::is_string) {
         map.remove("format");
@@ -250,38 +247,21 @@ impl Walker<'_> {
         }
         let field = self.field();
         if node.value == NodeValue::Null {
-            let region = if owner.at.line == 0 {
-                node.region
-            } else {
-                owner
-            };
-            let article = types
-                .iter()
-                .map(|name| type_words(name))
-                .collect::<Vec<_>>()
-                .join(" or ");
-            self.report(
-                Code::WrongType,
-                region,
-                format!("{field} is empty in {}", self.name),
-            )
-            .set_help(format!("give it {article}, or leave the line out"));
+            let region = if owner.at.line == 0 { node.region } else { owner };
+            let article =
+                types.iter().map(|name| type_words(name)).collect::<Vec<_>>().join(" or ");
+            self.report(Code::WrongType, region, format!("{field} is empty in {}", self.name))
+                .set_help(format!("give it {article}, or leave the line out"));
             return false;
         }
         let scalar = schema.get("x-scalar").and_then(Value::as_str);
-        let wanted = types
-            .iter()
-            .map(|name| type_words(name))
-            .collect::<Vec<_>>()
-            .join(" or ");
+        let wanted = types.iter().map(|name| type_words(name)).collect::<Vec<_>>().join(" or ");
         let (code, message, help) = match (scalar, &node.value) {
             (
                 Some(scalar @ ("duration" | "percent" | "size" | "data rate")),
                 NodeValue::Number(number),
             ) => {
-                let help = scalar::check(scalar, &number.to_string())
-                    .err()
-                    .map(|error| error.help);
+                let help = scalar::check(scalar, &number.to_string()).err().map(|error| error.help);
                 let message = format!("{field} of {} is a {scalar} and lacks its unit", self.name);
                 (Code::BadUnit, message, help)
             }
@@ -293,11 +273,7 @@ impl Walker<'_> {
                 );
                 (
                     Code::WrongType,
-                    format!(
-                        "{field} of {} must be text, not {}",
-                        self.name,
-                        node.describe()
-                    ),
+                    format!("{field} of {} must be text, not {}", self.name, node.describe()),
                     Some(help),
                 )
             }
@@ -316,10 +292,8 @@ impl Walker<'_> {
                 )
             }
             (_, NodeValue::String(text, _)) if types == ["number"] || types == ["integer"] => {
-                let help = text
-                    .parse::<f64>()
-                    .ok()
-                    .map(|_| format!("write it without quotes: `{text}`"));
+                let help =
+                    text.parse::<f64>().ok().map(|_| format!("write it without quotes: `{text}`"));
                 (
                     Code::WrongType,
                     format!("{field} of {} must be {wanted}, not text", self.name),
@@ -328,10 +302,7 @@ impl Walker<'_> {
             }
             (_, NodeValue::Number(number)) if types == ["integer"] => (
                 Code::WrongType,
-                format!(
-                    "{field} of {} must be a whole number, not {number}",
-                    self.name
-                ),
+                format!("{field} of {} must be a whole number, not {number}", self.name),
                 None,
             ),
             _ => {
@@ -339,11 +310,7 @@ impl Walker<'_> {
                     (types == ["array"]).then(|| "write `[a, b]`, or one `- a` a line".to_owned());
                 (
                     Code::WrongType,
-                    format!(
-                        "{field} of {} must be {wanted}, not {}",
-                        self.name,
-                        node.describe()
-                    ),
+                    format!("{field} of {} must be {wanted}, not {}", self.name, node.describe()),
                     help,
                 )
             }
@@ -360,10 +327,8 @@ impl Walker<'_> {
 
     /// Picks the branch that what was written belongs to.
     fn choose(&mut self, node: &Node, owner: Region, branches: &'static [Value]) {
-        let words: Vec<&'static str> = branches
-            .iter()
-            .flat_map(|branch| constants(branch))
-            .collect();
+        let words: Vec<&'static str> =
+            branches.iter().flat_map(|branch| constants(branch)).collect();
         if !words.is_empty() && words.len() >= branches.len() {
             if node.as_str().is_none() {
                 let schema = Map::from_iter([("type".to_owned(), json!("string"))]);
@@ -372,10 +337,8 @@ impl Walker<'_> {
             }
             return self.one_of(node, &words);
         }
-        let fitting: Vec<&'static Value> = branches
-            .iter()
-            .filter(|branch| self.could_be(node, branch))
-            .collect();
+        let fitting: Vec<&'static Value> =
+            branches.iter().filter(|branch| self.could_be(node, branch)).collect();
         match fitting.as_slice() {
             [] => {
                 let types: Vec<Value> = branches
@@ -395,10 +358,7 @@ impl Walker<'_> {
                     self.walk(node, owner, branch);
                     let faults = self.diagnostics.split_off(start);
                     let paths = self.faulty.split_off(paths_start);
-                    if best
-                        .as_ref()
-                        .is_none_or(|(best, _)| faults.len() < best.len())
-                    {
+                    if best.as_ref().is_none_or(|(best, _)| faults.len() < best.len()) {
                         best = Some((faults, paths));
                     }
                 }
@@ -438,10 +398,7 @@ impl Walker<'_> {
         if let Some(guess) = guess {
             diagnostic.help.push(format!("did you mean `{guess}`?"));
         }
-        diagnostic.help.push(format!(
-            "it is one of {}",
-            list_words(words.iter().copied())
-        ));
+        diagnostic.help.push(format!("it is one of {}", list_words(words.iter().copied())));
     }
 
     fn text(&mut self, node: &Node, text: &str, schema: &'static Map<String, Value>) {
@@ -499,15 +456,10 @@ impl Walker<'_> {
 
     fn list(&mut self, node: &Node, items: &[Node], schema: &'static Map<String, Value>) {
         let bound = |name: &str| {
-            schema
-                .get(name)
-                .and_then(Value::as_u64)
-                .and_then(|n| usize::try_from(n).ok())
+            schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok())
         };
-        let (least, most) = (
-            bound("minItems").unwrap_or(0),
-            bound("maxItems").unwrap_or(usize::MAX),
-        );
+        let (least, most) =
+            (bound("minItems").unwrap_or(0), bound("maxItems").unwrap_or(usize::MAX));
         if items.len() < least || items.len() > most {
             let field = self.field();
             let range = if items.len() < least {
@@ -515,11 +467,8 @@ impl Walker<'_> {
             } else {
                 format!("at most {most}")
             };
-            let message = format!(
-                "{field} of {} must have {range} entries, not {}",
-                self.name,
-                items.len()
-            );
+            let message =
+                format!("{field} of {} must have {range} entries, not {}", self.name, items.len());
             self.report(Code::OutOfRange, node.region, message);
         }
         if let Some(item_schema) = schema.get("items") {
@@ -562,17 +511,10 @@ impl Walker<'_> {
                     .and_then(|property| property.get("description"))
                     .and_then(Value::as_str)
                     .map(|text| {
-                        text.split_inclusive(". ")
-                            .next()
-                            .unwrap_or(text)
-                            .trim()
-                            .replace('\n', " ")
+                        text.split_inclusive(". ").next().unwrap_or(text).trim().replace('\n', " ")
                     });
-                let diagnostic = self.report(
-                    Code::MissingField,
-                    owner,
-                    format!("{place} has no `{name}`"),
-                );
+                let diagnostic =
+                    self.report(Code::MissingField, owner, format!("{place} has no `{name}`"));
                 if let Some(words) = words {
                     diagnostic.help.push(format!("`{name}`: {words}"));
                 }
@@ -599,16 +541,9 @@ impl Walker<'_> {
         };
         let top = self.path.is_empty();
         let spec_name = format!("{}Spec", self.kind);
-        let in_spec = |name: &str| {
-            self.definitions[&spec_name]["properties"]
-                .get(name)
-                .is_some()
-        };
-        let in_metadata = |name: &str| {
-            self.definitions["Metadata"]["properties"]
-                .get(name)
-                .is_some()
-        };
+        let in_spec = |name: &str| self.definitions[&spec_name]["properties"].get(name).is_some();
+        let in_metadata =
+            |name: &str| self.definitions["Metadata"]["properties"].get(name).is_some();
         let mut help = Vec::new();
         if top && in_spec(name) {
             help.push(format!("`{name}` belongs under `spec`"));
@@ -629,9 +564,7 @@ impl Walker<'_> {
         }
         self.path.push(name.clone());
         let message = format!("{place} has no field `{name}`");
-        self.report(Code::UnknownField, entry.key_region, message)
-            .help
-            .extend(help);
+        self.report(Code::UnknownField, entry.key_region, message).help.extend(help);
         self.path.pop();
     }
 }
@@ -752,31 +685,21 @@ pub fn explain(path: &str) -> Result<Explanation, String> {
                 shown.push_str(".spec");
             }
         }
-        let names: Vec<String> = listed(definitions, schema, first)
-            .into_iter()
-            .map(|field| field.name)
-            .collect();
+        let names: Vec<String> =
+            listed(definitions, schema, first).into_iter().map(|field| field.name).collect();
         first = false;
         schema = found.ok_or_else(|| {
             let names = names.iter().map(String::as_str);
             match suggest(step, names.clone()) {
                 Some(guess) => format!("`{shown}` has no field `{step}`; did you mean `{guess}`?"),
-                None => format!(
-                    "`{shown}` has no field `{step}`; it has {}",
-                    list_words(names)
-                ),
+                None => format!("`{shown}` has no field `{step}`; it has {}", list_words(names)),
             }
         })?;
         shown.push('.');
         shown.push_str(step);
     }
     let target = resolve(definitions, schema);
-    let text = |value: &Value| {
-        value
-            .get("description")
-            .and_then(Value::as_str)
-            .map(unwrap_lines)
-    };
+    let text = |value: &Value| value.get("description").and_then(Value::as_str).map(unwrap_lines);
     let own = text(schema);
     let below = text(target).filter(|below| own.as_ref() != Some(below));
     let description = match (own, below) {
@@ -786,21 +709,17 @@ pub fn explain(path: &str) -> Result<Explanation, String> {
         (own, below) => own.or(below).unwrap_or_default(),
     };
     let default = schema.get("default").or_else(|| target.get("default"));
-    let default = default
-        .filter(|value| !is_empty(value))
-        .map(|value| match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        });
+    let default = default.filter(|value| !is_empty(value)).map(|value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    });
     let values = target
         .get("oneOf")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
         .flat_map(|branch| {
-            constants_of(branch)
-                .into_iter()
-                .map(|word| (word, text(branch).unwrap_or_default()))
+            constants_of(branch).into_iter().map(|word| (word, text(branch).unwrap_or_default()))
         })
         .collect();
     Ok(Explanation {
@@ -841,11 +760,9 @@ fn unwrap_lines(text: &str) -> String {
 fn constants_of(branch: &Value) -> Vec<String> {
     match (branch.get("const"), branch.get("enum")) {
         (Some(Value::String(word)), _) => vec![word.clone()],
-        (_, Some(Value::Array(words))) => words
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect(),
+        (_, Some(Value::Array(words))) => {
+            words.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -866,26 +783,18 @@ fn resolve<'a>(definitions: &'a Value, mut schema: &'a Value) -> &'a Value {
 
 fn child<'a>(definitions: &'a Value, schema: &'a Value, step: &str) -> Option<&'a Value> {
     let schema = resolve(definitions, schema);
-    if let Some(found) = schema
-        .get("properties")
-        .and_then(|properties| properties.get(step))
-    {
+    if let Some(found) = schema.get("properties").and_then(|properties| properties.get(step)) {
         return Some(found);
     }
-    let inner = match (
-        schema.get("items"),
-        schema.get("additionalProperties"),
-        schema.get("anyOf"),
-    ) {
+    let inner = match (schema.get("items"), schema.get("additionalProperties"), schema.get("anyOf"))
+    {
         (Some(items), _, _) => items,
         (_, Some(entry @ Value::Object(_)), _) => {
             // Any word stands for a key of the map; a field of the entries may also come next.
             return child(definitions, entry, step).or(Some(entry));
         }
         (_, _, Some(Value::Array(branches))) => {
-            return branches
-                .iter()
-                .find_map(|branch| child(definitions, branch, step));
+            return branches.iter().find_map(|branch| child(definitions, branch, step));
         }
         _ => return None,
     };
@@ -894,11 +803,9 @@ fn child<'a>(definitions: &'a Value, schema: &'a Value, step: &str) -> Option<&'
 
 fn fields_of(definitions: &Value, schema: &Value) -> Vec<ExplainedField> {
     let schema = resolve(definitions, schema);
-    let inner = schema.get("items").or_else(|| {
-        schema
-            .get("additionalProperties")
-            .filter(|entry| entry.is_object())
-    });
+    let inner = schema
+        .get("items")
+        .or_else(|| schema.get("additionalProperties").filter(|entry| entry.is_object()));
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
         let required: Vec<&str> = schema
             .get("required")
@@ -924,9 +831,7 @@ fn fields_of(definitions: &Value, schema: &Value) -> Vec<ExplainedField> {
         fields.sort_by_key(|field| !field.required);
         return fields;
     }
-    inner
-        .map(|inner| fields_of(definitions, inner))
-        .unwrap_or_default()
+    inner.map(|inner| fields_of(definitions, inner)).unwrap_or_default()
 }
 
 fn describe_type(definitions: &Value, schema: &Value) -> String {
@@ -938,10 +843,7 @@ fn describe_type(definitions: &Value, schema: &Value) -> String {
         };
     }
     if let Some(Value::Array(branches)) = schema.get("anyOf").or_else(|| schema.get("oneOf")) {
-        if branches
-            .iter()
-            .all(|branch| !constants_of(branch).is_empty())
-        {
+        if branches.iter().all(|branch| !constants_of(branch).is_empty()) {
             return "one of several words".to_owned();
         }
         return branches

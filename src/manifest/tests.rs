@@ -3,31 +3,19 @@
 use super::*;
 
 fn source(text: &str) -> Source {
-    Source {
-        name: "t.yaml".to_owned(),
-        text: text.to_owned(),
-    }
+    Source { name: "t.yaml".to_owned(), text: text.to_owned() }
 }
 
 /// Code, line and column of everything that is wrong with a text.
 fn faults(text: &str) -> Vec<(&'static str, u32, u32)> {
     let parsed = parse(&[source(text)], &[]);
-    parsed
-        .diagnostics
-        .iter()
-        .map(|d| (d.code.id(), d.line, d.column))
-        .collect()
+    parsed.diagnostics.iter().map(|d| (d.code.id(), d.line, d.column)).collect()
 }
 
 /// The objects of a text without faults.
 fn objects(text: &str) -> Vec<Object> {
     let parsed = parse(&[source(text)], &[]);
-    assert_eq!(
-        parsed.diagnostics,
-        [],
-        "{}",
-        diagnostic::render(&parsed.diagnostics, 1, "", false)
-    );
+    assert_eq!(parsed.diagnostics, [], "{}", diagnostic::render(&parsed.diagnostics, 1, "", false));
     parsed.objects
 }
 
@@ -41,10 +29,7 @@ fn a_twin_is_typed() {
 
 #[test]
 fn a_misspelt_field_is_found_where_it_stands() {
-    assert_eq!(
-        faults("kind: Twin\nmetadata: {name: a}\nspec:\n  modle: x\n"),
-        [("ET0104", 4, 3)]
-    );
+    assert_eq!(faults("kind: Twin\nmetadata: {name: a}\nspec:\n  modle: x\n"), [("ET0104", 4, 3)]);
 }
 
 #[test]
@@ -122,18 +107,9 @@ fn json_is_checked_like_text() {
     assert_eq!(objects(&text)[0].json, parsed.objects[0].json);
     let bad = serde_json::json!({"kind": "Twin", "metadata": {"name": "a"}, "spec": {"services": ["s"], "modle": 1}});
     let parsed = from_json(vec![bad], &[]);
-    let shown: Vec<_> = parsed
-        .diagnostics
-        .iter()
-        .map(|d| (d.code.id(), d.file.as_str(), d.line))
-        .collect();
-    assert_eq!(
-        shown,
-        [
-            ("ET0104", "Twin/default/a", 0),
-            ("ET0203", "Twin/default/a", 0)
-        ]
-    );
+    let shown: Vec<_> =
+        parsed.diagnostics.iter().map(|d| (d.code.id(), d.file.as_str(), d.line)).collect();
+    assert_eq!(shown, [("ET0104", "Twin/default/a", 0), ("ET0203", "Twin/default/a", 0)]);
 }
 
 #[test]
@@ -257,16 +233,8 @@ fn the_schema_is_draft_07() {
     assert!(jsonschema::draft7::meta::is_valid(schema));
     assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
     // Keywords that drafts after 07 brought, which an editor would ignore in silence.
-    for keyword in [
-        "$defs",
-        "unevaluatedProperties",
-        "prefixItems",
-        "dependentRequired",
-    ] {
-        assert!(
-            !schema.to_string().contains(&format!("\"{keyword}\"")),
-            "{keyword}"
-        );
+    for keyword in ["$defs", "unevaluatedProperties", "prefixItems", "dependentRequired"] {
+        assert!(!schema.to_string().contains(&format!("\"{keyword}\"")), "{keyword}");
     }
 }
 
@@ -326,10 +294,7 @@ fn walker_and_an_independent_validator_agree() {
         let kind = Kind::find(value["kind"].as_str().unwrap()).unwrap();
         let mut diagnostics = Vec::new();
         schema::check(kind, &document.root, "t.yaml", "it", &mut diagnostics);
-        let errors: Vec<_> = validator
-            .iter_errors(&value)
-            .map(|error| error.to_string())
-            .collect();
+        let errors: Vec<_> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
         assert_eq!(diagnostics.is_empty(), good, "{text}: {diagnostics:?}");
         assert_eq!(errors.is_empty(), good, "{text}: {errors:?}");
     }
@@ -347,18 +312,9 @@ fn every_field_of_every_kind_can_be_explained() {
             assert!(!explanation.description.is_empty(), "{path}");
         }
     }
-    assert!(
-        schema::explain("Twin.modle")
-            .unwrap_err()
-            .contains("`model`")
-    );
+    assert!(schema::explain("Twin.modle").unwrap_err().contains("`model`"));
     assert!(schema::explain("Twn").unwrap_err().contains("`Twin`"));
-    assert_eq!(
-        schema::explain("TwinModel.features.properties.unit")
-            .unwrap()
-            .type_words,
-        "unit"
-    );
+    assert_eq!(schema::explain("TwinModel.features.properties.unit").unwrap().type_words, "unit");
 }
 
 /// 10,000 twins in one directory validate in under 1 s in a release build; a debug build has ten
@@ -383,11 +339,7 @@ fn ten_thousand_twins_parse_in_time() {
     let took_ms = start.elapsed().as_millis();
     assert_eq!(parsed.diagnostics, []);
     assert_eq!(parsed.objects.len(), 10_003);
-    let bound_ms = if cfg!(debug_assertions) {
-        10_000
-    } else {
-        1_000
-    };
+    let bound_ms = if cfg!(debug_assertions) { 10_000 } else { 1_000 };
     assert!(took_ms < bound_ms, "{took_ms} ms");
 }
 

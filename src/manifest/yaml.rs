@@ -123,10 +123,7 @@ impl Node {
     /// Follows keys and list indices.
     pub fn at(&self, path: &[&str]) -> Option<&Node> {
         path.iter().try_fold(self, |node, step| match &node.value {
-            NodeValue::List(items) => step
-                .parse::<usize>()
-                .ok()
-                .and_then(|index| items.get(index)),
+            NodeValue::List(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
             _ => node.get(step),
         })
     }
@@ -141,9 +138,7 @@ impl Node {
 
     /// The region of the last key of a path; of the value where there is no key.
     pub fn key_region_at(&self, path: &[&str]) -> Region {
-        let key = path
-            .split_last()
-            .and_then(|(key, above)| self.at(above)?.entry(key));
+        let key = path.split_last().and_then(|(key, above)| self.at(above)?.entry(key));
         key.map_or_else(|| self.region_at(path), |entry| entry.key_region)
     }
 
@@ -179,10 +174,7 @@ impl Node {
             Value::Number(number) => NodeValue::Number(number.clone()),
             Value::String(text) => NodeValue::String(text.clone(), Style::Plain),
             Value::Array(items) => NodeValue::List(
-                items
-                    .iter()
-                    .map(|item| Self::from_json_at(item, depth + 1))
-                    .collect(),
+                items.iter().map(|item| Self::from_json_at(item, depth + 1)).collect(),
             ),
             Value::Object(map) => NodeValue::Map(
                 map.iter()
@@ -194,10 +186,7 @@ impl Node {
                     .collect(),
             ),
         };
-        Self {
-            value,
-            region: Region::default(),
-        }
+        Self { value, region: Region::default() }
     }
 
     /// What sort of value it is, in the user's words.
@@ -243,13 +232,7 @@ pub fn read(file: &str, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Vec<Do
     let mut documents = Vec::new();
     for (lines_before, part) in split_documents(text) {
         if documents.len() == DOCUMENTS_MAX {
-            let region = Region {
-                at: Position {
-                    line: lines_before + 1,
-                    column: 1,
-                },
-                width: 3,
-            };
+            let region = Region { at: Position { line: lines_before + 1, column: 1 }, width: 3 };
             diagnostics.push(
                 Diagnostic::error(
                     Code::TooLarge,
@@ -329,11 +312,7 @@ struct Frame {
 
 enum Content {
     List(Vec<Node>),
-    Map {
-        entries: Vec<Entry>,
-        index: HashMap<String, usize>,
-        key: Option<Key>,
-    },
+    Map { entries: Vec<Entry>, index: HashMap<String, usize>, key: Option<Key> },
 }
 
 /// A key whose value has not come yet.
@@ -358,21 +337,15 @@ impl<'a> Builder<'a> {
     }
 
     fn region(&self, span: Span) -> Region {
-        let line = u32::try_from(span.start.line())
-            .unwrap_or(u32::MAX)
-            .saturating_add(self.lines_before);
-        let column = u32::try_from(span.start.col())
-            .unwrap_or(u32::MAX)
-            .saturating_add(1);
+        let line =
+            u32::try_from(span.start.line()).unwrap_or(u32::MAX).saturating_add(self.lines_before);
+        let column = u32::try_from(span.start.col()).unwrap_or(u32::MAX).saturating_add(1);
         let width = if span.end.line() == span.start.line() {
             span.end.col().saturating_sub(span.start.col())
         } else {
             1
         };
-        Region {
-            at: Position { line, column },
-            width: u32::try_from(width.max(1)).unwrap_or(1),
-        }
+        Region { at: Position { line, column }, width: u32::try_from(width.max(1)).unwrap_or(1) }
     }
 
     fn push(&mut self, diagnostic: Diagnostic) {
@@ -387,20 +360,14 @@ impl<'a> Builder<'a> {
                 Err(error) => {
                     let mut region = self.region(Span::empty(*error.marker()));
                     let lines: Vec<&str> = text.lines().collect();
-                    let last = lines
-                        .iter()
-                        .rposition(|line| !line.trim().is_empty())
-                        .unwrap_or(0);
+                    let last = lines.iter().rposition(|line| !line.trim().is_empty()).unwrap_or(0);
                     let end = u32::try_from(last + 1).unwrap_or(u32::MAX) + self.lines_before;
                     if region.at.line > end {
                         // Noticed at the end of the text: show where the text ends.
-                        let columns = lines
-                            .get(last)
-                            .map_or(0, |line| line.trim_end().chars().count());
-                        region.at = Position {
-                            line: end,
-                            column: u32::try_from(columns).unwrap_or(0) + 1,
-                        };
+                        let columns =
+                            lines.get(last).map_or(0, |line| line.trim_end().chars().count());
+                        region.at =
+                            Position { line: end, column: u32::try_from(columns).unwrap_or(0) + 1 };
                     }
                     let (message, help) = explain_syntax(error.info());
                     let mut diagnostic =
@@ -434,11 +401,8 @@ impl<'a> Builder<'a> {
             }
             Event::MappingStart(anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), region);
-                let content = Content::Map {
-                    entries: Vec::new(),
-                    index: HashMap::new(),
-                    key: None,
-                };
+                let content =
+                    Content::Map { entries: Vec::new(), index: HashMap::new(), key: None };
                 self.open(content, anchor, region)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
@@ -478,12 +442,7 @@ impl<'a> Builder<'a> {
         self.nodes += nodes;
         if self.nodes > NODES_MAX {
             let message = format!("this document has more than {NODES_MAX} values");
-            self.push(Diagnostic::error(
-                Code::TooLarge,
-                self.file,
-                region,
-                message,
-            ));
+            self.push(Diagnostic::error(Code::TooLarge, self.file, region, message));
             return Err(Stopped);
         }
         Ok(())
@@ -492,21 +451,11 @@ impl<'a> Builder<'a> {
     fn open(&mut self, content: Content, anchor: usize, region: Region) -> Result<(), Stopped> {
         if self.stack.len() == DEPTH_MAX {
             let message = format!("this document is nested more than {DEPTH_MAX} levels deep");
-            self.push(Diagnostic::error(
-                Code::TooLarge,
-                self.file,
-                region,
-                message,
-            ));
+            self.push(Diagnostic::error(Code::TooLarge, self.file, region, message));
             return Err(Stopped);
         }
         self.count(1, region)?;
-        self.stack.push(Frame {
-            region,
-            anchor,
-            nodes_before: self.nodes,
-            content,
-        });
+        self.stack.push(Frame { region, anchor, nodes_before: self.nodes, content });
         Ok(())
     }
 
@@ -518,15 +467,9 @@ impl<'a> Builder<'a> {
             Content::List(items) => NodeValue::List(items),
             Content::Map { entries, .. } => NodeValue::Map(entries),
         };
-        let node = Node {
-            value,
-            region: frame.region,
-        };
+        let node = Node { value, region: frame.region };
         if frame.anchor > 0 {
-            self.anchors.insert(
-                frame.anchor,
-                (node.clone(), self.nodes - frame.nodes_before + 1),
-            );
+            self.anchors.insert(frame.anchor, (node.clone(), self.nodes - frame.nodes_before + 1));
         }
         self.complete(node, None);
     }
@@ -542,20 +485,12 @@ impl<'a> Builder<'a> {
                 items.push(node);
                 return;
             }
-            Content::Map {
-                entries,
-                index,
-                key,
-            } => (entries, index, key),
+            Content::Map { entries, index, key } => (entries, index, key),
         };
         match key.take() {
             Some(Key::Good(name, key_region)) => {
                 index.insert(name.clone(), entries.len());
-                entries.push(Entry {
-                    key: name,
-                    key_region,
-                    value: node,
-                });
+                entries.push(Entry { key: name, key_region, value: node });
             }
             Some(Key::Bad) => {}
             None => {
@@ -674,8 +609,7 @@ fn resolve_plain(text: &str) -> Resolved {
         return Resolved::Text;
     }
     let radix = |prefix: &str, radix| {
-        text.strip_prefix(prefix)
-            .and_then(|digits| u64::from_str_radix(digits, radix).ok())
+        text.strip_prefix(prefix).and_then(|digits| u64::from_str_radix(digits, radix).ok())
     };
     if let Some(number) = radix("0x", 16).or_else(|| radix("0o", 8)) {
         return Resolved::Number(number.into());
@@ -687,10 +621,9 @@ fn resolve_plain(text: &str) -> Resolved {
     if let Ok(number) = unsigned.parse::<u64>() {
         return Resolved::Number(number.into());
     }
-    let like_number = text
-        .bytes()
-        .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'))
-        && text.bytes().any(|b| b.is_ascii_digit());
+    let like_number =
+        text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'))
+            && text.bytes().any(|b| b.is_ascii_digit());
     match text.parse::<f64>() {
         Ok(number) if like_number => {
             Number::from_f64(number).map_or(Resolved::NotFinite, Resolved::Number)
@@ -749,9 +682,7 @@ pub fn position_in_scalar(source: &str, node: &Node, offset: usize) -> Position 
             continue;
         }
         let blank = matches!(c, ' ' | '\t' | '\n');
-        let raw_blank = raw
-            .peek()
-            .is_some_and(|r| matches!(r, ' ' | '\t' | '\n' | '\r'));
+        let raw_blank = raw.peek().is_some_and(|r| matches!(r, ' ' | '\t' | '\n' | '\r'));
         if blank && raw_blank {
             // Runs that hold no line break are equal; else the text's run stands for the whole.
             let folded = raw.run_has_break();
@@ -798,21 +729,13 @@ struct RawCursor<'a> {
 
 impl<'a> RawCursor<'a> {
     fn new(source: &'a str, at: Position) -> Self {
-        let line = source
-            .split_inclusive('\n')
-            .skip(at.line.saturating_sub(1) as usize);
+        let line = source.split_inclusive('\n').skip(at.line.saturating_sub(1) as usize);
         let start = line.clone().next().map_or(source.len(), |line| {
             let columns = at.column.saturating_sub(1) as usize;
-            let in_line = line
-                .char_indices()
-                .nth(columns)
-                .map_or(line.len(), |(byte, _)| byte);
+            let in_line = line.char_indices().nth(columns).map_or(line.len(), |(byte, _)| byte);
             line.as_ptr().addr() - source.as_ptr().addr() + in_line
         });
-        Self {
-            rest: source[start..].chars(),
-            at,
-        }
+        Self { rest: source[start..].chars(), at }
     }
 
     fn peek(&self) -> Option<char> {
@@ -825,31 +748,20 @@ impl<'a> RawCursor<'a> {
 
     fn skip(&mut self) {
         match self.rest.next() {
-            Some('\n') => {
-                self.at = Position {
-                    line: self.at.line + 1,
-                    column: 1,
-                }
-            }
+            Some('\n') => self.at = Position { line: self.at.line + 1, column: 1 },
             Some(_) => self.at.column += 1,
             None => {}
         }
     }
 
     fn skip_blank(&mut self) {
-        while self
-            .peek()
-            .is_some_and(|c| matches!(c, ' ' | '\t' | '\n' | '\r'))
-        {
+        while self.peek().is_some_and(|c| matches!(c, ' ' | '\t' | '\n' | '\r')) {
             self.skip();
         }
     }
 
     fn run_has_break(&self) -> bool {
-        self.rest
-            .clone()
-            .take_while(|c| matches!(c, ' ' | '\t' | '\n' | '\r'))
-            .any(|c| c == '\n')
+        self.rest.clone().take_while(|c| matches!(c, ' ' | '\t' | '\n' | '\r')).any(|c| c == '\n')
     }
 
     /// A backslash at the end of a line joins it with the next.
@@ -896,10 +808,7 @@ mod tests {
     fn faults(text: &str) -> Vec<(Code, u32, u32)> {
         let mut diagnostics = Vec::new();
         read("t.yaml", text, &mut diagnostics);
-        diagnostics
-            .iter()
-            .map(|d| (d.code, d.line, d.column))
-            .collect()
+        diagnostics.iter().map(|d| (d.code, d.line, d.column)).collect()
     }
 
     #[test]
@@ -918,40 +827,24 @@ mod tests {
     fn a_broken_document_does_not_hide_the_next_ones_errors() {
         let text = "a: [1, 2\n---\nb: 1\nb: 2\n---\nc: {x: 1, x: 2}\n";
         let faults = faults(text);
-        assert_eq!(
-            faults[1..],
-            [(Code::DuplicateKey, 4, 1), (Code::DuplicateKey, 6, 11)]
-        );
+        assert_eq!(faults[1..], [(Code::DuplicateKey, 4, 1), (Code::DuplicateKey, 6, 11)]);
         assert_eq!(faults[0].0, Code::Syntax);
     }
 
     #[test]
     fn what_was_read_of_a_broken_document_is_kept() {
         let mut diagnostics = Vec::new();
-        let documents = read(
-            "t.yaml",
-            "kind: Twin\nmetadata: {name: a}\nspec: [\n",
-            &mut diagnostics,
-        );
+        let documents =
+            read("t.yaml", "kind: Twin\nmetadata: {name: a}\nspec: [\n", &mut diagnostics);
         assert!(documents[0].broken);
-        assert_eq!(
-            documents[0]
-                .root
-                .at(&["metadata", "name"])
-                .unwrap()
-                .as_str(),
-            Some("a")
-        );
+        assert_eq!(documents[0].root.at(&["metadata", "name"]).unwrap().as_str(), Some("a"));
     }
 
     #[test]
     fn empty_documents_are_left_out() {
         let mut diagnostics = Vec::new();
-        let documents = read(
-            "t.yaml",
-            "---\n# nothing\n---\na: 1\n...\n---\n---\nb: 2\n",
-            &mut diagnostics,
-        );
+        let documents =
+            read("t.yaml", "---\n# nothing\n---\na: 1\n...\n---\n---\nb: 2\n", &mut diagnostics);
         assert_eq!(diagnostics, []);
         assert_eq!(documents.len(), 2);
         assert_eq!(
@@ -982,10 +875,7 @@ mod tests {
     fn deep_nesting_is_refused() {
         for text in ["[".repeat(100_000), "- ".repeat(1000), "{a: ".repeat(5000)] {
             let faults = faults(&text);
-            assert!(
-                matches!(faults[0].0, Code::TooLarge | Code::Syntax),
-                "{faults:?}"
-            );
+            assert!(matches!(faults[0].0, Code::TooLarge | Code::Syntax), "{faults:?}");
         }
     }
 
@@ -1020,14 +910,8 @@ mod tests {
         assert_eq!(place("when: \"a == \\\"x\\\" && bb\"\n", "bb"), (1, 22));
         assert_eq!(place("when: \"\\u00e9\\x41 bb\"\n", "bb"), (1, 19));
         assert_eq!(place("when: |\n  aa &&\n  bb\n", "bb"), (3, 3));
-        assert_eq!(
-            place("when: >-\n  aa &&\n\n    bb cc\n  dd\n", "cc"),
-            (4, 8)
-        );
-        assert_eq!(
-            place("when: >-\n  aa &&\n\n    bb cc\n  dd\n", "dd"),
-            (5, 3)
-        );
+        assert_eq!(place("when: >-\n  aa &&\n\n    bb cc\n  dd\n", "cc"), (4, 8));
+        assert_eq!(place("when: >-\n  aa &&\n\n    bb cc\n  dd\n", "dd"), (5, 3));
         assert_eq!(place("when:\n  aa &&\n  bb\n", "bb"), (3, 3));
         assert_eq!(place("when: 'aa &&\n\n  bb'\n", "bb"), (3, 3));
         assert_eq!(place("when: \"aa \\\n  bb\"\n", "bb"), (2, 3));

@@ -21,11 +21,7 @@ wrote lab/.edgetwin/schema.json
         "\nNext: edgetwin validate lab/manifests\n",
     );
     expect(
-        &edgetwin_in(
-            directory.path(),
-            &["validate", "lab/manifests", "--strict"],
-            "",
-        ),
+        &edgetwin_in(directory.path(), &["validate", "lab/manifests", "--strict"], ""),
         0,
         "7 objects in 3 files are valid.\n",
         "",
@@ -37,10 +33,7 @@ wrote lab/.edgetwin/schema.json
         "error: `lab/manifests/twins.yaml` and 5 more exists already; nothing was written\n\n\
          hint: name an empty directory, or overwrite with --force\n",
     );
-    assert_eq!(
-        edgetwin_in(directory.path(), &["init", "lab", "--force"], "").code,
-        0
-    );
+    assert_eq!(edgetwin_in(directory.path(), &["init", "lab", "--force"], "").code, 0);
 }
 
 #[test]

@@ -7,8 +7,7 @@ fn a_usage_error_is_64_and_help_is_0() {
     let run = edgetwin(&["frobnicate"]);
     assert_eq!((run.code, run.stdout.as_str()), (64, ""));
     assert!(
-        run.stderr
-            .starts_with("error: unrecognized subcommand 'frobnicate'\n"),
+        run.stderr.starts_with("error: unrecognized subcommand 'frobnicate'\n"),
         "{}",
         run.stderr
     );
@@ -20,18 +19,8 @@ fn a_usage_error_is_64_and_help_is_0() {
 #[test]
 fn version_says_what_is_read() {
     let version = env!("CARGO_PKG_VERSION");
-    expect(
-        &edgetwin(&["version"]),
-        0,
-        &format!("edgetwin {version}\n"),
-        "",
-    );
-    expect(
-        &edgetwin(&["--version"]),
-        0,
-        &format!("edgetwin {version}\n"),
-        "",
-    );
+    expect(&edgetwin(&["version"]), 0, &format!("edgetwin {version}\n"), "");
+    expect(&edgetwin(&["--version"]), 0, &format!("edgetwin {version}\n"), "");
 }
 
 #[test]

@@ -12,12 +12,7 @@ fn every_example_is_valid() {
     for entry in fs::read_dir("manifests").unwrap() {
         let path = entry.unwrap().path();
         let run = edgetwin(&["validate", path.to_str().unwrap(), "--strict"]);
-        assert_eq!(
-            (run.code, run.stderr.as_str()),
-            (0, ""),
-            "{}",
-            path.display()
-        );
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", path.display());
     }
 }
 
@@ -34,15 +29,12 @@ fn examples_do_not_clash() {
 fn mistakes_are_found_where_they_stand() {
     let mut seen = std::collections::BTreeSet::new();
     let mut cases = 0;
-    let mut paths: Vec<_> = fs::read_dir("tests/data/invalid")
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut paths: Vec<_> =
+        fs::read_dir("tests/data/invalid").unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    for path in paths.iter().filter(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "yaml")
-    }) {
+    for path in
+        paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+    {
         let name = path.file_name().unwrap().to_str().unwrap();
         let directory = Path::new("tests/data/invalid");
         let run = edgetwin_in(directory, &["validate", name, "--output", "json"], "");
@@ -74,18 +66,13 @@ fn mistakes_are_found_where_they_stand() {
     assert!(cases >= 25, "{cases} cases");
     // `ET0001` has no file to stand in.
     let all = edgetwin_codes();
-    let missing: Vec<_> = all
-        .iter()
-        .filter(|code| !seen.contains(*code) && *code != "ET0001")
-        .collect();
+    let missing: Vec<_> =
+        all.iter().filter(|code| !seen.contains(*code) && *code != "ET0001").collect();
     assert!(missing.is_empty(), "no case for {missing:?}");
 }
 
 fn edgetwin_codes() -> Vec<String> {
-    edgetwin::manifest::Code::ALL
-        .iter()
-        .map(|code| code.id().to_owned())
-        .collect()
+    edgetwin::manifest::Code::ALL.iter().map(|code| code.id().to_owned()).collect()
 }
 
 #[test]
@@ -147,21 +134,13 @@ fn json_diagnostics_are_data() {
 fn standard_input_is_a_manifest_too() {
     let root = Path::new(".");
     expect(
-        &edgetwin_in(
-            root,
-            &["validate", "-"],
-            "kind: Twin\nmetadata: {name: a}\nspec: {}\n",
-        ),
+        &edgetwin_in(root, &["validate", "-"], "kind: Twin\nmetadata: {name: a}\nspec: {}\n"),
         0,
         "1 object in 1 file is valid.\n",
         "",
     );
     expect(
-        &edgetwin_in(
-            root,
-            &["validate", "-"],
-            "kind: Twin\nmetadata: {name: a}\n",
-        ),
+        &edgetwin_in(root, &["validate", "-"], "kind: Twin\nmetadata: {name: a}\n"),
         78,
         "",
         "error[ET0105]: Twin `default:a` has no `spec`
@@ -185,11 +164,7 @@ fn warnings_do_not_fail_unless_asked() {
 #[test]
 fn a_path_that_cannot_be_read_is_a_mistake_like_others() {
     expect(
-        &edgetwin(&[
-            "validate",
-            "nowhere",
-            "tests/data/invalid/unknown-api-version.yaml",
-        ]),
+        &edgetwin(&["validate", "nowhere", "tests/data/invalid/unknown-api-version.yaml"]),
         78,
         "",
         "error[ET0103]: `edgetwin.dev/v2` is not a value of `apiVersion` in Twin `default:a`
