@@ -5,7 +5,7 @@ use clap_complete::{Shell, generate};
 use super::output::Output;
 use super::{CliError, Outcome, command};
 
-/// Prints a completion script for a shell.
+/// Print a completion script for a shell.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  edgetwin completion bash > ~/.local/share/bash-completion/completions/edgetwin"

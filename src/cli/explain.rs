@@ -9,9 +9,9 @@ use crate::manifest::kinds::Kind;
 use crate::manifest::schema::{self, Explanation};
 use crate::scalar::suggest;
 
-/// Explains a kind, a field of it, or the code of a mistake. Without an argument, lists the
-/// kinds.
+/// Explain a kind, a field of it, or the code of a mistake.
 ///
+/// Without an argument, lists the kinds; `edgetwin explain codes` lists the codes.
 /// The words are those of the schema and of the editor's help.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -29,6 +29,10 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
         kinds(output);
         return Ok(Outcome::Done);
     };
+    if what == "codes" {
+        codes(output);
+        return Ok(Outcome::Done);
+    }
     let like_code = what.len() >= 3
         && what.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("ET"))
         && what[2..].bytes().all(|b| b.is_ascii_digit());
@@ -98,6 +102,33 @@ fn kinds(output: &mut Output) {
                 })
                 .collect();
             output.table(&["KIND", "SHORT", "SAYS"], &rows);
+        }
+    }
+}
+
+fn codes(output: &mut Output) {
+    match output.format() {
+        Format::Name => Code::ALL.iter().for_each(|code| output.line(code.id())),
+        Format::Json | Format::Yaml => {
+            let items: Vec<_> = Code::ALL
+                .iter()
+                .map(|code| {
+                    json!({
+                        "code": code.id(),
+                        "title": code.title(),
+                        "explanation": code.explanation(),
+                    })
+                })
+                .collect();
+            let value = json!({ "kind": "List", "items": items });
+            if output.format() == Format::Json { output.json(&value) } else { output.yaml(&value) }
+        }
+        Format::Table | Format::Wide => {
+            let rows: Vec<Vec<String>> = Code::ALL
+                .iter()
+                .map(|code| vec![code.id().to_owned(), code.title().to_owned()])
+                .collect();
+            output.table(&["CODE", "MISTAKE"], &rows);
         }
     }
 }

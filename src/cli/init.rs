@@ -10,8 +10,10 @@ use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Outcome};
 use crate::manifest::schema::json_schema;
 
-/// Starts a project: manifests of four simulated nodes, a service and a rule, and the schema
-/// for the editor. Existing files are never overwritten without --force.
+/// Start a project: manifests that validate and run, and the schema for the editor.
+///
+/// The manifests hold four simulated nodes, a service and a rule. Existing files are never
+/// overwritten without --force.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  edgetwin init lab && cd lab && edgetwin validate manifests")]
 pub(super) struct Args {

@@ -27,12 +27,12 @@ use output::{Format, Output};
 
 /// Digital twins on one edge server: nodes, twins, EdgeAI services and context-aware control.
 ///
-/// Manifests say what there is; `edgetwin validate` checks them without a runtime.
+/// Manifests say what there is: `edgetwin init` writes some to start with, `edgetwin validate` checks
+/// them without a runtime, `edgetwin explain` says what can stand in them.
 #[derive(Debug, Parser)]
 #[command(
     name = "edgetwin",
     version,
-    propagate_version = true,
     max_term_width = 100,
     after_help = "Exit codes: 0 ok, 1 failed, 2 changes present, 3 not ready in time, 4 partly applied, 5 conflict,\n\
                   6 unauthorised, 64 usage, 69 runtime unreachable, 78 manifest invalid, 130 interrupted."
@@ -49,7 +49,7 @@ struct Cli {
 /// Options of all verbs.
 #[derive(Debug, Args)]
 struct Global {
-    /// How to print data: errors follow it too
+    /// How to print data; with json, errors are JSON too
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table, help_heading = "Global options")]
     output: Format,
     /// The namespace to look in
@@ -93,20 +93,14 @@ enum Colour {
     Never,
 }
 
-/// What to do.
+/// What to do. The help of each verb is the doc comment of its `Args`.
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Start a project: manifests that validate, and the schema for the editor
     Init(init::Args),
-    /// Check manifests and report every mistake at once
     Validate(validate::Args),
-    /// Explain a kind, a field or an error code
     Explain(explain::Args),
-    /// Print the JSON Schema of manifests, for editors
     Schema(schema::Args),
-    /// Print a completion script for a shell
     Completion(completion::Args),
-    /// Print the version
     Version(version::Args),
 }
 

@@ -4,7 +4,9 @@ use super::output::Output;
 use super::{CliError, Outcome};
 use crate::manifest::schema::json_schema;
 
-/// Prints the JSON Schema (draft-07) of manifests, made from the same types that read them.
+/// Print the JSON Schema of manifests, for editors.
+///
+/// The schema is draft-07 and made from the same types that read manifests.
 ///
 /// Editors with yaml-language-server complete and check a manifest that starts with
 /// `# yaml-language-server: $schema=PATH-OR-URL`; `edgetwin init` writes such a line.

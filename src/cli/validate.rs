@@ -4,8 +4,10 @@ use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Outcome};
 use crate::manifest::{self, diagnostic};
 
-/// Checks manifests and reports every mistake at once: syntax, misspelt fields, wrong units,
-/// unknown references, faulty expressions. Nothing is changed, and no runtime is needed.
+/// Check manifests and report every mistake at once.
+///
+/// Syntax, misspelt fields, wrong units, unknown references, faulty expressions: each with its file,
+/// line and column, and what to do. Nothing is changed, and no runtime is needed.
 ///
 /// With `--output json` the result is `{"diagnostics": [{"code", "severity", "file", "line",
 /// "column", "message", "help"}]}` on stdout. Exit code 78 means that there are errors.

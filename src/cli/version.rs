@@ -6,7 +6,7 @@ use super::output::{Format, Output};
 use super::{CliError, Outcome};
 use crate::manifest::API_VERSION;
 
-/// Prints the version of this program, and of the manifests that it reads.
+/// Print the version of this program, and of the manifests that it reads.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 

@@ -5,6 +5,7 @@
 //!
 //! Not here: printing (`cli::output`) and exit codes (`cli::error`); [`render`] makes text.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -369,37 +370,28 @@ fn excerpt(line: &str, start: usize, width: usize) -> (String, usize, usize) {
 
 /// Sorts by file and place, takes out repetitions, and attaches the source lines.
 pub(super) fn finish(diagnostics: &mut Vec<Diagnostic>, sources: &[Source]) {
-    let rank =
-        |file: &str| sources.iter().position(|source| source.name == file).unwrap_or(usize::MAX);
-    let ranks: std::collections::HashMap<String, usize> = diagnostics
-        .iter()
-        .map(|d| d.file.clone())
-        .map(|file| (file.clone(), rank(&file)))
-        .collect();
+    let ranks: HashMap<&str, usize> =
+        sources.iter().enumerate().map(|(rank, source)| (source.name.as_str(), rank)).collect();
+    let rank = |diagnostic: &Diagnostic| ranks.get(diagnostic.file.as_str()).copied();
     diagnostics.sort_by(|a, b| {
-        (ranks.get(&a.file), a.line, a.column, a.code).cmp(&(
-            ranks.get(&b.file),
-            b.line,
-            b.column,
-            b.code,
-        ))
+        // What has no source comes last.
+        let key = |d: &Diagnostic| (rank(d).unwrap_or(usize::MAX), d.line, d.column, d.code);
+        key(a).cmp(&key(b))
     });
     diagnostics.dedup();
     diagnostics.truncate(DIAGNOSTICS_MAX);
-    let mut at = 0;
-    while let Some(file) = diagnostics.get(at).map(|d| d.file.clone()) {
-        let end = at + diagnostics[at..].iter().take_while(|d| d.file == file).count();
-        if let Some(source) = sources.iter().find(|source| source.name == file) {
-            let mut lines = source.text.lines().zip(1_u32..).peekable();
-            for diagnostic in &mut diagnostics[at..end] {
-                while lines.next_if(|(_, number)| *number < diagnostic.line).is_some() {}
-                diagnostic.source_line = lines
-                    .peek()
-                    .filter(|(_, number)| *number == diagnostic.line)
-                    .map(|(line, _)| line.trim_end().to_owned());
-            }
+    for group in diagnostics.chunk_by_mut(|a, b| a.file == b.file) {
+        let Some(source) = group.first().and_then(rank).and_then(|rank| sources.get(rank)) else {
+            continue;
+        };
+        let mut lines = source.text.lines().zip(1_u32..).peekable();
+        for diagnostic in group {
+            while lines.next_if(|(_, number)| *number < diagnostic.line).is_some() {}
+            diagnostic.source_line = lines
+                .peek()
+                .filter(|(_, number)| *number == diagnostic.line)
+                .map(|(line, _)| line.trim_end().to_owned());
         }
-        at = end;
     }
 }
 

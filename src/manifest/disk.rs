@@ -4,9 +4,10 @@
 //! standard input. A path that cannot be read is a diagnostic like any other mistake, so one run
 //! reports it beside the rest.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::diagnostic::{self, Code, Diagnostic};
 use super::yaml::{Position, Region, SOURCE_BYTES_MAX};
@@ -33,7 +34,7 @@ pub fn load(paths: &[String], known: &[Object]) -> Parsed {
 
 /// Reads all paths; the diagnostics say which could not be read.
 pub fn read(paths: &[String]) -> (Vec<Source>, Vec<Diagnostic>) {
-    let mut reader = Reader { sources: Vec::new(), diagnostics: Vec::new() };
+    let mut reader = Reader::default();
     for path in paths {
         if path == "-" {
             let mut bytes = Vec::new();
@@ -44,9 +45,9 @@ pub fn read(paths: &[String]) -> (Vec<Source>, Vec<Diagnostic>) {
             }
             continue;
         }
-        let before = reader.sources.len() + reader.diagnostics.len();
+        reader.found = false;
         reader.path(Path::new(path), 0, true);
-        if reader.sources.len() + reader.diagnostics.len() == before {
+        if !reader.found {
             reader.diagnostics.push(
                 Diagnostic::error(
                     Code::Unreadable,
@@ -61,13 +62,19 @@ pub fn read(paths: &[String]) -> (Vec<Source>, Vec<Diagnostic>) {
     (reader.sources, reader.diagnostics)
 }
 
+#[derive(Default)]
 struct Reader {
     sources: Vec<Source>,
     diagnostics: Vec<Diagnostic>,
+    /// Files that have been read, so that a file named twice is read once.
+    seen: HashSet<PathBuf>,
+    /// Whether the path at hand led to anything, be it a fault.
+    found: bool,
 }
 
 impl Reader {
     fn unreadable(&mut self, name: &str, why: &str) {
+        self.found = true;
         let message = format!("`{name}` cannot be read: {why}");
         self.diagnostics.push(Diagnostic::error(
             Code::Unreadable,
@@ -107,18 +114,20 @@ impl Reader {
             }
             return;
         }
-        if self.sources.len() == FILES_MAX {
-            let message = format!("more than {FILES_MAX} files");
-            self.diagnostics.push(Diagnostic::error(
-                Code::TooLarge,
-                &name,
-                Region::default(),
-                message,
-            ));
+        self.found = true;
+        if !self.seen.insert(fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())) {
+            return;
         }
-        if self.sources.len() >= FILES_MAX
-            || self.sources.iter().any(|source| source.name == name) && named
-        {
+        if self.sources.len() == FILES_MAX {
+            if self.seen.len() == FILES_MAX + 1 {
+                let message = format!("there are more than {FILES_MAX} files");
+                self.diagnostics.push(Diagnostic::error(
+                    Code::TooLarge,
+                    &name,
+                    Region::default(),
+                    message,
+                ));
+            }
             return;
         }
         let mut bytes = Vec::new();
@@ -155,5 +164,61 @@ fn plain_words(error: &std::io::Error) -> String {
         std::io::ErrorKind::NotFound => "it does not exist".to_owned(),
         std::io::ErrorKind::PermissionDenied => "you may not read it".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(paths: &[String]) -> (Vec<String>, Vec<&'static str>) {
+        let (sources, diagnostics) = read(paths);
+        let codes = diagnostics.iter().map(|diagnostic| diagnostic.code.id()).collect();
+        (sources.into_iter().map(|source| source.name).collect(), codes)
+    }
+
+    #[test]
+    fn directories_are_read_in_order_and_in_depth() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir_all(root.join("b/c")).unwrap();
+        fs::create_dir_all(root.join(".hidden")).unwrap();
+        for name in ["z.yaml", "a.yml", "b/c/x.yaml", "notes.txt", ".hidden/y.yaml", ".d.yaml"] {
+            fs::write(root.join(name), "").unwrap();
+        }
+        // A link to a directory above must not be followed for ever.
+        std::os::unix::fs::symlink(root, root.join("b/loop")).unwrap();
+        let (names, codes) = names(&[root.display().to_string()]);
+        let expected =
+            ["a.yml", "b/c/x.yaml", "z.yaml"].map(|n| root.join(n).display().to_string());
+        assert_eq!((names, codes), (expected.to_vec(), Vec::new()));
+    }
+
+    #[test]
+    fn a_file_named_twice_is_read_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.conf");
+        fs::write(&path, "").unwrap();
+        let path = path.display().to_string();
+        let parent = directory.path().display().to_string();
+        fs::write(directory.path().join("y.yaml"), "").unwrap();
+        let (names, codes) = names(&[path.clone(), path.clone(), parent.clone(), parent]);
+        assert_eq!((names.len(), names[0].clone(), codes), (2, path, Vec::new()));
+    }
+
+    #[test]
+    fn what_holds_no_manifest_is_a_mistake() {
+        let directory = tempfile::tempdir().unwrap();
+        let empty = directory.path().display().to_string();
+        assert_eq!(names(&[empty, "/nowhere".to_owned()]).1, ["ET0001", "ET0001"]);
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("large.yaml");
+        fs::write(&path, vec![b'#'; SOURCE_BYTES_MAX + 1]).unwrap();
+        let parsed = load(&[path.display().to_string()], &[]);
+        assert_eq!(parsed.diagnostics[0].code, Code::TooLarge);
     }
 }

@@ -396,8 +396,9 @@ pub struct TwinAggregateSpec {
     pub attributes: BTreeMap<String, Value>,
 }
 
-/// Which twins belong to an aggregate: by name, by label, or both (all given must hold, except
-/// that names are always members).
+/// Which twins: by name, by label, or both. Names always belong; labels and expressions that are
+/// given must all hold. A selector of an object in namespace `default` reaches the twins of all
+/// namespaces, any other those of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberSelector {
@@ -864,7 +865,8 @@ pub struct ContextRuleSpec {
     pub priority: i64,
 }
 
-/// Which nodes a rule is about: by name, by label, or the members of an aggregate.
+/// Which nodes a rule is about: by name, by label, or the members of an aggregate. A selector of
+/// a rule in namespace `default` reaches the twins of all namespaces, any other those of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSelector {
