@@ -956,7 +956,7 @@ impl<'a> Checker<'a, '_> {
                         "an actuator's property has `readOnly: false` in the TwinModel".to_owned(),
                     );
                 }
-                if let Some(why) = misfit(property, value) {
+                if let Some(why) = property.misfit(value) {
                     self.error(Code::WrongValue, steps, format!("`{path}` {why}"));
                 }
             }
@@ -1627,42 +1627,6 @@ fn expression_type(property: &PropertyModel) -> expr::Type {
         ValueType::Boolean => expr::Type::Bool,
         ValueType::String => expr::Type::Text(property.values.clone()),
         ValueType::Object | ValueType::Array => expr::Type::Any,
-    }
-}
-
-/// Why a value does not fit a property; none if it does.
-pub(super) fn misfit(property: &PropertyModel, value: &Value) -> Option<String> {
-    let fits = match property.value_type {
-        ValueType::Number => value.is_number(),
-        ValueType::Integer => value.is_i64() || value.is_u64(),
-        ValueType::Boolean => value.is_boolean(),
-        ValueType::String => value.is_string(),
-        ValueType::Object => value.is_object(),
-        ValueType::Array => value.is_array(),
-    };
-    if !fits {
-        return Some(format!("is {} in its model, not `{value}`", property.value_type.name()));
-    }
-    if let Some(number) = value.as_f64() {
-        if property.minimum.is_some_and(|minimum| number < minimum) {
-            return Some(format!(
-                "is at least {}, not {value}",
-                property.minimum.unwrap_or_default()
-            ));
-        }
-        if property.maximum.is_some_and(|maximum| number > maximum) {
-            return Some(format!(
-                "is at most {}, not {value}",
-                property.maximum.unwrap_or_default()
-            ));
-        }
-    }
-    match (&property.values, value.as_str()) {
-        (Some(words), Some(word)) if !words.iter().any(|known| known == word) => Some(format!(
-            "is one of {}, not `{word}`",
-            list_words(words.iter().map(String::as_str))
-        )),
-        _ => None,
     }
 }
 

@@ -201,6 +201,58 @@ pub struct PropertyModel {
     pub description: Option<String>,
 }
 
+impl PropertyModel {
+    /// Why a value does not fit, as words that follow the property's name; none if it fits.
+    pub fn misfit(&self, value: &Value) -> Option<String> {
+        let fits = match self.value_type {
+            ValueType::Number => value.is_number(),
+            ValueType::Integer => value.is_i64() || value.is_u64(),
+            ValueType::Boolean => value.is_boolean(),
+            ValueType::String => value.is_string(),
+            ValueType::Object => value.is_object(),
+            ValueType::Array => value.is_array(),
+        };
+        if !fits {
+            return Some(format!("is {} in its model, not `{value}`", self.value_type.name()));
+        }
+        if let Some(number) = value.as_f64() {
+            if self.minimum.is_some_and(|minimum| number < minimum) {
+                return Some(format!(
+                    "is at least {}, not {value}",
+                    self.minimum.unwrap_or_default()
+                ));
+            }
+            if self.maximum.is_some_and(|maximum| number > maximum) {
+                return Some(format!(
+                    "is at most {}, not {value}",
+                    self.maximum.unwrap_or_default()
+                ));
+            }
+        }
+        match (&self.values, value.as_str()) {
+            (Some(words), Some(word)) if !words.iter().any(|known| known == word) => Some(format!(
+                "is one of {}, not `{word}`",
+                super::schema::list_words(words.iter().map(String::as_str))
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl TwinModelSpec {
+    /// A property by feature and name.
+    pub fn property(&self, feature: &str, name: &str) -> Option<&PropertyModel> {
+        self.features.get(feature)?.properties.get(name)
+    }
+
+    /// The feature of a property that only one feature has; none if no feature or several have it.
+    pub fn feature_of(&self, name: &str) -> Option<&str> {
+        let mut found = self.features.iter().filter(|(_, of)| of.properties.contains_key(name));
+        let (feature, _) = found.next()?;
+        found.next().is_none().then_some(feature)
+    }
+}
+
 /// The JSON type of a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -863,6 +915,13 @@ pub struct ContextRuleSpec {
     #[serde(default)]
     #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i64,
+}
+
+impl ContextRuleSpec {
+    /// Whether `when` is judged for each node by itself; it can be written in two places.
+    pub fn judges_each(&self) -> bool {
+        self.each || self.nodes.each
+    }
 }
 
 /// Which nodes a rule is about: by name, by label, or the members of an aggregate. A selector of

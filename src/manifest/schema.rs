@@ -49,7 +49,7 @@ fn build() -> Value {
                     "type": "string",
                     "const": API_VERSION,
                 },
-                "kind": { "description": "What sort of object this is.", "type": "string", "const": kind.name() },
+                "kind": { "description": "What sort of object this is.", "type": "string", "enum": [kind.name()] },
                 "metadata": metadata.clone(),
                 "spec": spec,
                 "status": {
@@ -66,15 +66,10 @@ fn build() -> Value {
     let mut definitions = Value::Object(definitions);
     tidy(&mut definitions);
     let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-    let branches: Vec<Value> = Kind::ALL
-        .iter()
-        .map(|kind| {
-            json!({
-                "if": { "properties": { "kind": { "const": kind.name() } }, "required": ["kind"] },
-                "then": { "$ref": format!("#/definitions/{kind}") },
-            })
-        })
-        .collect();
+    // Editors that speak yaml-language-server pick the branch of a `oneOf` by an `enum` of one
+    // word, and then complete just its fields; by `const`, or by `if`, they offer all kinds' fields.
+    let branches: Vec<Value> =
+        Kind::ALL.iter().map(|kind| json!({ "$ref": format!("#/definitions/{kind}") })).collect();
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "edgetwin manifest",
@@ -85,7 +80,7 @@ fn build() -> Value {
             "kind": { "type": "string", "enum": names },
         },
         "required": ["kind", "metadata", "spec"],
-        "allOf": branches,
+        "oneOf": branches,
         "definitions": definitions,
     })
 }

@@ -121,6 +121,25 @@ fn a_list_as_reading_verbs_print_it_can_be_applied() {
 }
 
 #[test]
+fn a_property_is_found_by_its_name_where_the_model_has_it_once() {
+    let text = "kind: TwinModel\nmetadata: {name: m}\nspec:\n  features:\n    \
+                a: {properties: {t: {type: number, maximum: 3}, u: {type: boolean}}}\n    \
+                b: {properties: {t: {type: string}}}\n";
+    let Spec::TwinModel(model) = &objects(text)[0].spec else { panic!("not a TwinModel") };
+    assert_eq!(
+        (model.feature_of("u"), model.feature_of("t"), model.feature_of("x")),
+        (Some("a"), None, None)
+    );
+    let property = model.property("a", "t").unwrap();
+    assert_eq!(property.misfit(&3.into()), None);
+    assert_eq!(property.misfit(&4.into()).as_deref(), Some("is at most 3, not 4"));
+    assert_eq!(
+        property.misfit(&"x".into()).as_deref(),
+        Some("is number in its model, not `\"x\"`")
+    );
+}
+
+#[test]
 fn equal_text_gives_equal_json_and_what_is_not_acted_on_is_said() {
     let text = "kind: Channel\nmetadata: {name: c}\nspec: {medium: wifi, capacity: 6Mbit/s}\n";
     assert_eq!(objects(text)[0].json, objects(text)[0].json);

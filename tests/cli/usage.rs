@@ -54,3 +54,22 @@ fn completion_scripts_know_the_verbs() {
         assert!(run.stdout.contains("validate"), "{shell}");
     }
 }
+
+#[test]
+fn colour_is_for_terminals_or_on_demand() {
+    let file = "tests/data/invalid/unknown-program.yaml";
+    let plain = edgetwin(&["validate", file]);
+    assert!(!plain.stderr.contains('\x1b'), "{}", plain.stderr);
+    let coloured = edgetwin(&["validate", file, "--color", "always"]);
+    assert!(
+        coloured.stderr.contains("\x1b[1;31merror\x1b[0m")
+            || coloured.stderr.contains("\x1b[1;31merror[")
+    );
+    // The words are the same without colour.
+    let mut words = coloured.stderr;
+    while let Some(start) = words.find('\x1b') {
+        let end = start + words[start..].find('m').unwrap() + 1;
+        words.replace_range(start..end, "");
+    }
+    assert_eq!(words, plain.stderr);
+}
