@@ -1,10 +1,10 @@
 //! The command line: arguments, dispatch, exit code.
 //!
 //! One file a verb, with its `Args` (whose doc comments are the help) and its `run`; one arm in
-//! [`Verb::run`]. A verb returns data or a [`CliError`]; only `output` prints, and only `error`
-//! makes text and exit codes of errors. A verb that is not in [`Verb`] does not exist yet.
+//! `Verb::run`. A verb returns data or a `CliError`; only `output` prints, and only `error`
+//! makes text and exit codes of errors. A verb that is not in `Verb` does not exist yet.
 //!
-//! stdout is data, stderr is for people. Exit codes are listed at [`error::ErrorKind`].
+//! stdout is data, stderr is for people. Exit codes are listed at `error::ErrorKind`.
 //!
 //! Not here: what verbs do beyond showing it.
 
