@@ -1,0 +1,232 @@
+//! Errors of the command line: a kind, a chain of causes, hints; one renderer, one exit code.
+//!
+//! Verbs make a [`CliError`] from the errors of the modules they call, in the user's words, and
+//! add a hint where the cure is known. Nothing else prints an error.
+//!
+//! Not here: mistakes in manifests (`manifest::diagnostic`), which a [`CliError`] can carry.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::Colour;
+use super::output::{Format, Output};
+use crate::manifest::diagnostic::{self, Diagnostic};
+
+/// What sort of failure it is; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(dead_code, reason = "the verbs that talk to a runtime are not there yet")]
+pub(super) enum ErrorKind {
+    /// It did not work: 1.
+    Failed,
+    /// It was not ready in the time given: 3.
+    NotReady,
+    /// Some of it was applied, some not: 4.
+    PartlyApplied,
+    /// Something else changed it meanwhile, or is in the way: 5.
+    Conflict,
+    /// Not allowed, or not known who asks: 6.
+    Unauthorised,
+    /// The arguments make no sense: 64.
+    Usage,
+    /// No runtime answers: 69.
+    Unreachable,
+    /// A manifest has mistakes: 78.
+    InvalidManifest,
+    /// Ended by Ctrl-C: 130.
+    Interrupted,
+}
+
+impl ErrorKind {
+    /// The process's exit code.
+    pub(super) const fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::NotReady => 3,
+            Self::PartlyApplied => 4,
+            Self::Conflict => 5,
+            Self::Unauthorised => 6,
+            Self::Usage => 64,
+            Self::Unreachable => 69,
+            Self::InvalidManifest => 78,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// The name in JSON.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::NotReady => "not-ready",
+            Self::PartlyApplied => "partly-applied",
+            Self::Conflict => "conflict",
+            Self::Unauthorised => "unauthorised",
+            Self::Usage => "usage",
+            Self::Unreachable => "unreachable",
+            Self::InvalidManifest => "invalid-manifest",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Why a verb failed.
+#[derive(Debug, Clone)]
+pub(super) struct CliError(Box<Content>);
+
+#[derive(Debug, Clone)]
+struct Content {
+    kind: ErrorKind,
+    message: String,
+    causes: Vec<String>,
+    hints: Vec<String>,
+    mistakes: Option<Mistakes>,
+}
+
+#[derive(Debug, Clone)]
+struct Mistakes {
+    diagnostics: Vec<Diagnostic>,
+    files: usize,
+    outcome: String,
+}
+
+impl CliError {
+    /// A failure in the user's words.
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Content {
+            kind,
+            message: message.into(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+            mistakes: None,
+        }))
+    }
+
+    /// Mistakes in manifests. `outcome` says what did not happen: `Nothing was applied.`
+    pub(super) fn invalid(diagnostics: Vec<Diagnostic>, files: usize, outcome: &str) -> Self {
+        let errors = diagnostics.iter().filter(|d| d.is_error()).count();
+        let message = format!(
+            "{} in {}",
+            diagnostic::plural(errors, "error"),
+            diagnostic::plural(files, "file")
+        );
+        let mistakes = Mistakes { diagnostics, files, outcome: outcome.to_owned() };
+        let mut error = Self::new(ErrorKind::InvalidManifest, message);
+        error.0.mistakes = Some(mistakes);
+        error
+    }
+
+    /// A failure whose words have been printed as data already: only the exit code is left.
+    pub(super) fn silent(kind: ErrorKind) -> Self {
+        Self::new(kind, String::new())
+    }
+
+    /// Adds an error and all its sources as causes.
+    #[must_use]
+    pub(super) fn because(mut self, error: &dyn std::error::Error) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            self.0.causes.push(error.to_string());
+            next = error.source();
+        }
+        self
+    }
+
+    /// Adds a cure.
+    #[must_use]
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hints.push(hint.into());
+        self
+    }
+
+    /// `{"error": {"kind", "message", "causes", "hints"}}`; `diagnostics` too, where manifests
+    /// have mistakes.
+    pub(super) fn to_json(&self) -> Value {
+        let mut error = json!({
+            "kind": self.0.kind.name(),
+            "message": self.0.message,
+            "causes": self.0.causes,
+            "hints": self.0.hints,
+        });
+        if let Some(mistakes) = &self.0.mistakes {
+            error["diagnostics"] = diagnostic::to_json(&mistakes.diagnostics)["diagnostics"].take();
+        }
+        json!({ "error": error })
+    }
+
+    /// The text for people.
+    fn render(&self, colour: bool) -> String {
+        if let Some(mistakes) = &self.0.mistakes {
+            return diagnostic::render(
+                &mistakes.diagnostics,
+                mistakes.files,
+                &mistakes.outcome,
+                colour,
+            );
+        }
+        let (red, cyan, bold, reset) = if colour {
+            ("\x1b[1;31m", "\x1b[36m", "\x1b[1m", "\x1b[0m")
+        } else {
+            ("", "", "", "")
+        };
+        let mut text = format!("{red}error{reset}{bold}: {}{reset}\n", self.0.message);
+        for cause in &self.0.causes {
+            text += &format!("  because {cause}\n");
+        }
+        if !self.0.hints.is_empty() {
+            text.push('\n');
+            for hint in &self.0.hints {
+                text += &format!("{cyan}hint{reset}: {hint}\n");
+            }
+        }
+        text
+    }
+
+    /// Prints the error as the output format asks and returns the exit code.
+    pub(super) fn report(&self, output: &mut Output) -> ExitCode {
+        if self.0.message.is_empty() {
+            return ExitCode::from(self.0.kind.exit_code());
+        }
+        if output.format() == Format::Json {
+            output.error_json(&self.to_json());
+        } else {
+            output.error_text(&self.render(output.colour_stderr()));
+        }
+        ExitCode::from(self.0.kind.exit_code())
+    }
+}
+
+/// What clap says: help and version are data, all else is a usage error (64, not clap's 2).
+pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    let words: Vec<String> =
+        arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let after = |flag: &str| {
+        words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1)).cloned()
+    };
+    let json = ["-o", "--output"].iter().any(|flag| after(flag).as_deref() == Some("json"))
+        || words.iter().any(|word| matches!(word.as_str(), "-ojson" | "-o=json" | "--output=json"));
+    let colour = match (
+        after("--color").as_deref(),
+        words.iter().find_map(|word| word.strip_prefix("--color=")),
+    ) {
+        (Some("never"), _) | (_, Some("never")) => Colour::Never,
+        (Some("always"), _) | (_, Some("always")) => Colour::Always,
+        _ => Colour::Auto,
+    };
+    let mut output = Output::new(if json { Format::Json } else { Format::Table }, colour);
+    let text = error.render();
+    if !error.use_stderr() {
+        let text = if output.colour_stdout() { text.ansi().to_string() } else { text.to_string() };
+        output.text(&text);
+        return ExitCode::SUCCESS;
+    }
+    if json {
+        let plain = text.to_string();
+        let message =
+            plain.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        return CliError::new(ErrorKind::Usage, message).hint("try `--help`").report(&mut output);
+    }
+    let text = if output.colour_stderr() { text.ansi().to_string() } else { text.to_string() };
+    output.error_text(&text);
+    ExitCode::from(ErrorKind::Usage.exit_code())
+}

@@ -1,0 +1,207 @@
+//! `edgetwin explain`: the words of the types, for a kind, a field or an error code.
+
+use serde_json::json;
+
+use super::output::{Format, Output};
+use super::{CliError, ErrorKind, Outcome};
+use crate::manifest::Code;
+use crate::manifest::kinds::Kind;
+use crate::manifest::schema::{self, Explanation};
+use crate::scalar::suggest;
+
+/// Explain a kind, a field of it, or the code of a mistake.
+///
+/// Without an argument, lists the kinds; `edgetwin explain codes` lists the codes.
+/// The words are those of the schema and of the editor's help.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  edgetwin explain ContextRule\n  edgetwin explain Service.balancing\n  \
+                        edgetwin explain ET0203"
+)]
+pub(super) struct Args {
+    /// KIND, KIND.field.field or ETxxxx
+    #[arg(value_name = "WHAT")]
+    what: Option<String>,
+}
+
+pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
+    let Some(what) = &args.what else {
+        kinds(output);
+        return Ok(Outcome::Done);
+    };
+    if what == "codes" {
+        codes(output);
+        return Ok(Outcome::Done);
+    }
+    let like_code = what.len() >= 3
+        && what.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("ET"))
+        && what[2..].bytes().all(|b| b.is_ascii_digit());
+    if like_code {
+        let Some(code) = Code::find(what) else {
+            let upper = what.to_uppercase();
+            let error = CliError::new(ErrorKind::Failed, format!("there is no code `{what}`"));
+            return Err(match suggest(&upper, Code::ALL.iter().map(|code| code.id())) {
+                Some(guess) => error.hint(format!("did you mean `{guess}`?")),
+                None => error,
+            });
+        };
+        let value =
+            json!({ "code": code.id(), "title": code.title(), "explanation": code.explanation() });
+        match output.format() {
+            Format::Json => output.json(&value),
+            Format::Yaml => output.yaml(&value),
+            _ => output.text(&format!(
+                "{}: {}\n\n{}\n",
+                code.id(),
+                code.title(),
+                wrap(code.explanation(), 0)
+            )),
+        }
+        return Ok(Outcome::Done);
+    }
+    let explanation = schema::explain(what).map_err(|message| {
+        CliError::new(ErrorKind::Failed, message).hint("`edgetwin explain` lists the kinds")
+    })?;
+    let value = to_json(&explanation);
+    match output.format() {
+        Format::Json => output.json(&value),
+        Format::Yaml => output.yaml(&value),
+        _ => output.text(&render(&explanation, output.colour_stdout())),
+    }
+    Ok(Outcome::Done)
+}
+
+fn kinds(output: &mut Output) {
+    let explained: Vec<(Kind, String)> = Kind::ALL
+        .iter()
+        .map(|kind| {
+            let words = schema::explain(kind.name())
+                .map(|explanation| explanation.description)
+                .unwrap_or_default();
+            let first = words.split_inclusive(". ").next().unwrap_or_default().trim().to_owned();
+            (*kind, first)
+        })
+        .collect();
+    match output.format() {
+        Format::Name => explained.iter().for_each(|(kind, _)| output.line(kind.name())),
+        Format::Json | Format::Yaml => {
+            let items: Vec<_> = explained
+                .iter()
+                .map(|(kind, words)| {
+                    json!({ "kind": kind, "plural": kind.plural(), "short": kind.short(), "description": words })
+                })
+                .collect();
+            let value = json!({ "kind": "List", "items": items });
+            if output.format() == Format::Json { output.json(&value) } else { output.yaml(&value) }
+        }
+        Format::Table | Format::Wide => {
+            let rows: Vec<Vec<String>> = explained
+                .iter()
+                .map(|(kind, words)| {
+                    vec![kind.name().to_owned(), kind.short().to_owned(), words.clone()]
+                })
+                .collect();
+            output.table(&["KIND", "SHORT", "SAYS"], &rows);
+        }
+    }
+}
+
+fn codes(output: &mut Output) {
+    match output.format() {
+        Format::Name => Code::ALL.iter().for_each(|code| output.line(code.id())),
+        Format::Json | Format::Yaml => {
+            let items: Vec<_> = Code::ALL
+                .iter()
+                .map(|code| {
+                    json!({
+                        "code": code.id(),
+                        "title": code.title(),
+                        "explanation": code.explanation(),
+                    })
+                })
+                .collect();
+            let value = json!({ "kind": "List", "items": items });
+            if output.format() == Format::Json { output.json(&value) } else { output.yaml(&value) }
+        }
+        Format::Table | Format::Wide => {
+            let rows: Vec<Vec<String>> = Code::ALL
+                .iter()
+                .map(|code| vec![code.id().to_owned(), code.title().to_owned()])
+                .collect();
+            output.table(&["CODE", "MISTAKE"], &rows);
+        }
+    }
+}
+
+fn to_json(explanation: &Explanation) -> serde_json::Value {
+    json!({
+        "path": explanation.path,
+        "type": explanation.type_words,
+        "description": explanation.description,
+        "default": explanation.default,
+        "values": explanation.values.iter()
+            .map(|(value, words)| json!({ "value": value, "description": words }))
+            .collect::<Vec<_>>(),
+        "fields": explanation.fields.iter()
+            .map(|field| json!({
+                "name": field.name,
+                "type": field.type_words,
+                "required": field.required,
+                "description": field.description,
+            }))
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn render(explanation: &Explanation, colour: bool) -> String {
+    let (bold, reset) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let mut text = format!("{bold}{}{reset}  <{}>\n\n", explanation.path, explanation.type_words);
+    for paragraph in explanation.description.split("\n\n").filter(|paragraph| !paragraph.is_empty())
+    {
+        text += &format!("{}\n\n", wrap(paragraph, 0));
+    }
+    if let Some(default) = &explanation.default {
+        text += &format!("Default: {default}\n\n");
+    }
+    if !explanation.values.is_empty() {
+        text.push_str("Values:\n");
+        for (value, words) in &explanation.values {
+            text += &format!("  {bold}{value}{reset}\n{}\n", wrap(words, 6));
+        }
+    }
+    if !explanation.fields.is_empty() {
+        text.push_str("Fields:\n");
+        for field in &explanation.fields {
+            let required = if field.required { ", required" } else { "" };
+            text += &format!(
+                "  {bold}{}{reset}  <{}{required}>\n{}\n",
+                field.name,
+                field.type_words,
+                wrap(&field.description, 6)
+            );
+        }
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+/// Widest line of explanations, in characters.
+const WIDTH: usize = 88;
+
+fn wrap(text: &str, indent: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.len() - 1;
+        let line = &mut lines[last];
+        if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.iter().map(|line| format!("{}{line}", " ".repeat(indent))).collect::<Vec<_>>().join("\n")
+}

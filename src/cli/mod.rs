@@ -1,0 +1,172 @@
+//! The command line: arguments, dispatch, exit code.
+//!
+//! One file a verb, with its `Args` (whose doc comments are the help) and its `run`; one arm in
+//! `Verb::run`. A verb returns data or a `CliError`; only `output` prints, and only `error`
+//! makes text and exit codes of errors. A verb that is not in `Verb` does not exist yet.
+//!
+//! stdout is data, stderr is for people. Exit codes are listed at `error::ErrorKind`.
+//!
+//! Not here: what verbs do beyond showing it.
+
+mod completion;
+mod error;
+mod explain;
+mod init;
+mod output;
+mod schema;
+mod validate;
+mod version;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use error::{CliError, ErrorKind};
+use output::{Format, Output};
+
+/// Digital twins on one edge server: nodes, twins, EdgeAI services and context-aware control.
+///
+/// Manifests say what there is: `edgetwin init` writes some to start with, `edgetwin validate` checks
+/// them without a runtime, `edgetwin explain` says what can stand in them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "edgetwin",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 ok, 1 failed, 2 changes present, 3 not ready in time, 4 partly applied, 5 conflict,\n\
+                  6 unauthorised, 64 usage, 69 runtime unreachable, 78 manifest invalid, 130 interrupted."
+)]
+struct Cli {
+    /// Options of all verbs.
+    #[command(flatten)]
+    global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Options of all verbs.
+#[derive(Debug, Args)]
+struct Global {
+    /// How to print data; with json, errors are JSON too
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table, help_heading = "Global options")]
+    output: Format,
+    /// The namespace to look in
+    #[arg(short, long, global = true, value_name = "NAMESPACE", help_heading = "Global options")]
+    namespace: Option<String>,
+    /// Look in all namespaces
+    #[arg(
+        short = 'A',
+        long,
+        global = true,
+        conflicts_with = "namespace",
+        help_heading = "Global options"
+    )]
+    all_namespaces: bool,
+    /// The runtime to talk to
+    #[arg(
+        long,
+        global = true,
+        env = "EDGETWIN_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080",
+        help_heading = "Global options"
+    )]
+    server: String,
+    /// When to colour; `NO_COLOR` is obeyed
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto, help_heading = "Global options")]
+    color: Colour,
+    /// Say more: -v details, -vv all
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    verbose: u8,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Colour {
+    /// On a terminal
+    Auto,
+    /// Also into files and pipes
+    Always,
+    /// Never
+    Never,
+}
+
+/// What to do. The help of each verb is the doc comment of its `Args`.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Init(init::Args),
+    Validate(validate::Args),
+    Explain(explain::Args),
+    Schema(schema::Args),
+    Completion(completion::Args),
+    Version(version::Args),
+}
+
+/// How a verb ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(dead_code, reason = "`plan` and `diff` are not there yet")]
+enum Outcome {
+    /// All is done: exit code 0.
+    Done,
+    /// There are changes, and `--detailed-exitcode` asked to say so: exit code 2.
+    ChangesPresent,
+}
+
+impl Verb {
+    fn run(&self, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
+        // `global` is for verbs that talk to a runtime.
+        let _ = global;
+        match self {
+            Self::Init(args) => init::run(args, output),
+            Self::Validate(args) => validate::run(args, output),
+            Self::Explain(args) => explain::run(args, output),
+            Self::Schema(args) => schema::run(args, output),
+            Self::Completion(args) => completion::run(args, output),
+            Self::Version(args) => version::run(args, output),
+        }
+    }
+}
+
+/// The command with all verbs, for completion and generated references.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses, runs, reports, and says how the process ends.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return error::usage(&error, &arguments),
+    };
+    let mut output = Output::new(cli.global.output, cli.global.color);
+    match cli.verb.run(&cli.global, &mut output) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::ChangesPresent) => ExitCode::from(2),
+        Err(error) => error.report(&mut output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_and_option_has_help() {
+        let mut command = command();
+        command.build();
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            assert!(verb.get_about().is_some(), "{}", verb.get_name());
+            for argument in verb.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", verb.get_name(), argument.get_id());
+            }
+        }
+    }
+}
