@@ -22,10 +22,13 @@ from edgetwin import ROOT, NotStarted, Server, binary  # noqa: E402
 
 VENV = ROOT / "target/venv/bin/python"
 MQTT = ("--host", "{mqtt_host}", "--port", "{mqtt_port}")
+HTTP = ("--http", "{http}")
 SUITES = [
     ("mqtt_conformance", [sys.executable, HERE / "mqtt_conformance.py", *MQTT]),
     ("mqtt_clients.py", [VENV, HERE / "mqtt_clients.py", *MQTT]),
     ("mqtt_clients.mjs", ["node", HERE / "mqtt_clients.mjs", *MQTT]),
+    ("ditto_clients.py", [sys.executable, HERE / "ditto_clients.py", *HTTP]),
+    ("ditto_clients.mjs", ["node", HERE / "ditto_clients.mjs", *HTTP]),
 ]
 
 

@@ -6,15 +6,12 @@
 // The package is taken from target/node (tests/run puts it there) or from EDGETWIN_NODE. Prints a
 // line a test and ends with `N passed, N failed`; exits 1 if any failed.
 
-import { createRequire } from "node:module";
 import { randomBytes } from "node:crypto";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-const here = dirname(fileURLToPath(import.meta.url));
-const packages = process.env.EDGETWIN_NODE ?? join(here, "..", "..", "target", "node");
-const mqtt = createRequire(join(packages, "package.json"))("mqtt");
+import { check, load, range, run, same, within } from "../support/runner.mjs";
+
+const mqtt = load("mqtt");
 
 const { values: args } = parseArgs({
   options: {
@@ -26,25 +23,11 @@ const { values: args } = parseArgs({
   },
 });
 
-const WAIT_MS = 15000;
 const WINDOW = 15; // messages in flight: below the Receive Maximum of any server
 const RUN = randomBytes(3).toString("hex");
 const tests = [];
 const test = (name, versions, body) => tests.push({ name, versions, body });
 const BOTH = ["3.1.1", "5"];
-
-class Failed extends Error {}
-function check(condition, message) {
-  if (!condition) throw new Failed(message);
-}
-
-function within(promise, what) {
-  let timer;
-  const deadline = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Failed(`no ${what} within ${WAIT_MS} ms`)), WAIT_MS);
-  });
-  return Promise.race([promise, deadline]).finally(() => clearTimeout(timer));
-}
 
 /** A connected client whose messages wait in a queue. */
 class Client {
@@ -129,9 +112,6 @@ class Context {
     );
   }
 }
-
-const range = (count) => [...Array(count).keys()];
-const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 test("each_qos", BOTH, async (t) => {
   const sender = await t.connect("s");
@@ -304,29 +284,20 @@ test("shared_subscription", ["5"], async (t) => {
   check(seen[0].length && seen[1].length, "one member got all");
 });
 
-const results = [];
-for (const { name, versions, body } of tests) {
-  for (const version of versions) {
-    if (!name.includes(args.k) || !["both", version].includes(args.version)) continue;
-    const context = new Context(version);
-    let detail = "";
-    try {
-      await body(context);
-    } catch (error) {
-      detail = `${error instanceof Failed ? "" : `${error.name}: `}${error.message}`;
-    }
-    await context.finish();
-    results.push({ test: `npm_${name}`, version, outcome: detail ? "FAIL" : "ok", detail });
-    if (!args.json) {
-      console.log(`${(detail ? "FAIL" : "ok").padEnd(5)} ${version.padEnd(6)}npm_${name}`
-        + (detail ? `: ${detail}` : ""));
-    }
-  }
-}
-const failed = results.filter((r) => r.outcome === "FAIL").length;
-if (args.json) {
-  console.log(JSON.stringify({ passed: results.length - failed, failed, tests: results }, null, 1));
-} else {
-  console.log(`${results.length - failed} passed, ${failed} failed`);
-}
-process.exit(failed || !results.length ? 1 : 0);
+await run(
+  tests.flatMap(({ name, versions, body }) => versions
+    .filter((version) => ["both", version].includes(args.version))
+    .map((version) => ({
+      name: `npm_${name}`,
+      version,
+      body: async () => {
+        const context = new Context(version);
+        try {
+          await body(context);
+        } finally {
+          await context.finish();
+        }
+      },
+    }))),
+  args,
+);

@@ -7,8 +7,6 @@ Needs `mosquitto_pub` and `mosquitto_sub` on the path and `paho-mqtt` (requireme
 line a test and ends with `N passed, N failed`; exits 1 if any failed.
 """
 
-import argparse
-import json
 import os
 import queue
 import signal
@@ -17,11 +15,16 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+from runner import Failed, check, parser, run  # noqa: E402
 
 V4, V5 = "3.1.1", "5"
 TESTS = []
@@ -39,15 +42,6 @@ DEVIATIONS = {
             "own client ends for that",
     },
 }
-
-
-class Failed(AssertionError):
-    """A client did not see what it should."""
-
-
-def check(condition, message):
-    if not condition:
-        raise Failed(message)
 
 
 def test(*versions):
@@ -554,49 +548,26 @@ def paho_properties(t):
           f"{got.properties}")
 
 
-# --- runner ------------------------------------------------------------------------------------
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=1883)
-    parser.add_argument("--version", choices=[V4, V5, "both"], default="both")
-    parser.add_argument("-k", metavar="PATTERN", default="", help="only tests named like this")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
-    parser.add_argument("--known", choices=sorted(DEVIATIONS), help="accept a server's deviations")
-    args = parser.parse_args()
-    results = []
-    for function, versions in TESTS:
-        for version in versions:
-            if args.k.lower() not in function.__name__ or args.version not in (version, "both"):
-                continue
-            context, detail = Context(args, version), ""
-            started = time.monotonic()
+    arguments = parser(__doc__)
+    arguments.add_argument("--host", default="127.0.0.1")
+    arguments.add_argument("--port", type=int, default=1883)
+    arguments.add_argument("--version", choices=[V4, V5, "both"], default="both")
+    arguments.add_argument("--known", choices=sorted(DEVIATIONS), help="accept a server's deviations")
+    args = arguments.parse_args()
+
+    def case(function, version):
+        def body():
+            context = Context(args, version)
             try:
                 function(context)
-            except (Failed, OSError, subprocess.TimeoutExpired, queue.Empty, ValueError,
-                    AttributeError, RuntimeError) as error:
-                detail = f"{type(error).__name__}: {error}"
             finally:
                 context.finish()
-            outcome = "FAIL" if detail else "ok"
-            why = DEVIATIONS.get(args.known, {}).get(function.__name__)
-            if detail and why:
-                outcome, detail = "known", f"{args.known} deviates: {why}"
-            results.append({"test": function.__name__, "version": version,
-                            "outcome": outcome, "detail": detail,
-                            "seconds": round(time.monotonic() - started, 2)})
-            if not args.json:
-                print(f"{results[-1]['outcome']:<5} {version:<6}{function.__name__}"
-                      + (f": {detail}" if detail else ""), flush=True)
-    failed = sum(r["outcome"] == "FAIL" for r in results)
-    passed = sum(r["outcome"] == "ok" for r in results)
-    if args.json:
-        print(json.dumps({"passed": passed, "failed": failed, "tests": results},
-                         indent=1))
-    else:
-        print(f"{passed} passed, {failed} failed")
-    return 1 if failed or not results else 0
+        return function.__name__, version, body
+
+    cases = [case(function, version) for function, versions in TESTS for version in versions
+             if args.version in (version, "both")]
+    return run(cases, args, DEVIATIONS.get(args.known))
 
 
 if __name__ == "__main__":
