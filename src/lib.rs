@@ -1,2 +1,3 @@
 //! edgetwin
+pub mod edgeai;
 pub mod store;

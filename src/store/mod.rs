@@ -316,7 +316,8 @@ impl Log {
         if len <= (self.capacity - self.end) as usize {
             return Ok(());
         }
-        let wanted = (len as u64 + u64::from(FILE_HEADER_LEN)).max(u64::from(self.options.segment_len));
+        let wanted =
+            (len as u64 + u64::from(FILE_HEADER_LEN)).max(u64::from(self.options.segment_len));
         let wanted = u32::try_from(wanted).map_err(|_| AppendError::Full)?;
         match self.disk.create(&segment_name(self.segment + 1), u64::from(wanted)) {
             Ok(file) => {
@@ -331,8 +332,12 @@ impl Log {
                 self.rolled = true;
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::StorageFull
-                || error.kind() == io::ErrorKind::QuotaExceeded => Err(AppendError::Full),
+            Err(error)
+                if error.kind() == io::ErrorKind::StorageFull
+                    || error.kind() == io::ErrorKind::QuotaExceeded =>
+            {
+                Err(AppendError::Full)
+            }
             Err(error) => {
                 self.poison(&error);
                 Err(AppendError::ReadOnly(error.to_string()))
@@ -366,11 +371,7 @@ impl Log {
             return None;
         }
         self.batch_start = self.end;
-        Some(Batch {
-            chunks,
-            disk: self.disk.clone(),
-            sync_dir: std::mem::take(&mut self.rolled),
-        })
+        Some(Batch { chunks, disk: self.disk.clone(), sync_dir: std::mem::take(&mut self.rolled) })
     }
 
     /// Records that a commit failed: nothing is accepted from now on.
@@ -521,12 +522,12 @@ fn scan(
         }
         // Not a record. Is there one behind it that was written after this place was synced?
         let known_end = sealed_len.map_or(bytes.len(), |len| (len as usize).min(bytes.len()));
-        let next = (offset + record::ALIGN..known_end)
-            .step_by(record::ALIGN)
-            .find(|&at| match decode(&bytes[at..]) {
+        let next = (offset + record::ALIGN..known_end).step_by(record::ALIGN).find(|&at| {
+            match decode(&bytes[at..]) {
                 Ok((_, batch_start, _)) => !last || batch_start as usize > offset,
                 Err(_) => false,
-            });
+            }
+        });
         match next {
             Some(next) => {
                 bad.push((offset as u32, (next - offset) as u32));
@@ -547,7 +548,11 @@ fn scan(
         Some(at) if last => align(at + 1) as u32,
         _ => 0,
     };
-    Ok(Scan { end: offset as u32, torn: torn.min((bytes.len() - offset.min(bytes.len())) as u32), bad })
+    Ok(Scan {
+        end: offset as u32,
+        torn: torn.min((bytes.len() - offset.min(bytes.len())) as u32),
+        bad,
+    })
 }
 
 fn each_record(bytes: &[u8], mut offset: usize, mut visit: impl FnMut(Record<'_>)) -> bool {

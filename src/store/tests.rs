@@ -92,7 +92,12 @@ impl FakeDisk {
             files.insert(*inode, Content { durable: bytes, pending: Vec::new() });
         }
         Arc::new(Self {
-            state: Mutex::new(State { files, durable_names: names.clone(), names, ..State::default() }),
+            state: Mutex::new(State {
+                files,
+                durable_names: names.clone(),
+                names,
+                ..State::default()
+            }),
         })
     }
 
@@ -351,7 +356,10 @@ fn a_flipped_bit_is_reported_or_cut_off_and_never_skipped() {
             let (_, recovery, found) = reopen(&crashed);
             if found.len() == 14 {
                 // Only padding is outside the checksum, and it is zero by construction.
-                assert!(decode_all_covers_padding(&clean, bit / 8), "{segment} bit {bit} unnoticed");
+                assert!(
+                    decode_all_covers_padding(&clean, bit / 8),
+                    "{segment} bit {bit} unnoticed"
+                );
                 continue;
             }
             assert_eq!(found.len(), 13, "{segment} bit {bit}");
@@ -470,11 +478,7 @@ fn the_batch_is_written_before_it_is_synced_and_new_files_are_linked_first() {
     commit(&mut log).unwrap();
     let calls = disk.state.lock().unwrap().log.clone();
     let kinds: Vec<&str> = calls.iter().map(|call| call.split(' ').next().unwrap()).collect();
-    assert_eq!(
-        kinds,
-        ["create", "sync_dir", "write", "sync", "write", "sync"],
-        "{calls:?}"
-    );
+    assert_eq!(kinds, ["create", "sync_dir", "write", "sync", "write", "sync"], "{calls:?}");
 }
 
 #[test]
