@@ -14,7 +14,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::dataset::{Dataset, stratified_split};
-use super::first_largest;
 use super::format::{ModelError, Reader, Writer};
 use super::scaler::Scaler;
 use super::train::MlpParameters;
@@ -160,7 +159,7 @@ impl Mlp {
                 // Too few rows to keep any aside: train for all epochs.
                 f64::NEG_INFINITY
             } else {
-                trainer.accuracy(&net.layers, &watched.0, &watched.1, k)
+                trainer.log_likelihood(&net.layers, &watched.0, &watched.1, k)
             };
             if score > best.0 + parameters.tolerance {
                 waited = 0;
@@ -300,13 +299,16 @@ impl Trainer {
         }
     }
 
-    fn accuracy(&mut self, layers: &[Layer], x: &[f32], y: &[usize], k: usize) -> f64 {
-        let mut right = 0_usize;
+    /// Mean log-probability of the truth: unlike accuracy it also rewards being rightly unsure,
+    /// and it sees progress on a rare label.
+    fn log_likelihood(&mut self, layers: &[Layer], x: &[f32], y: &[usize], k: usize) -> f64 {
+        let mut sum = 0.0;
         for (x, &y) in x.chunks_exact(k).zip(y) {
             self.forward(layers, x);
-            right += usize::from(first_largest(&self.outputs[layers.len() - 1]).0 == y);
+            let p = self.outputs[layers.len() - 1][y];
+            sum += f64::from(p.max(f32::MIN_POSITIVE)).ln();
         }
-        right as f64 / y.len() as f64
+        sum / y.len() as f64
     }
 }
 

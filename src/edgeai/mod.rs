@@ -23,6 +23,7 @@ mod format;
 mod mlp;
 mod report;
 mod scaler;
+mod smo;
 mod svm;
 pub mod train;
 

@@ -1,9 +1,8 @@
 //! Support vector machine with a Gaussian kernel, `exp(-gamma * |x - v|^2)`, and probabilities.
 //!
 //! Two labels are one machine; more are one machine a label against the rest, and their
-//! probabilities are brought to a sum of 1. Fitting is linfa-svm's SMO on at most
-//! [`SvmParameters::rows`] rows (its kernel matrix takes 8 bytes for each pair of rows);
-//! predicting is the loop below. Inputs are standardised inside the model.
+//! probabilities are brought to a sum of 1. Fitting is `smo` on at most [`SvmParameters::rows`]
+//! rows; predicting is the loop below. Inputs are standardised inside the model.
 //!
 //! Decision values become probabilities by a logistic curve fitted on rows that the machine has
 //! not seen: on its own rows it is surer than it should be. The label is the more probable one,
@@ -16,18 +15,19 @@
 use linfa::Platt;
 use linfa::composing::platt_scaling::platt_newton_method;
 use linfa::prelude::*;
-use ndarray::{Array1, Array2};
+use ndarray::Array1;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::dataset::{Dataset, stratified_split};
 use super::format::{ModelError, Reader, Writer};
 use super::scaler::Scaler;
+use super::smo;
 use super::train::SvmParameters;
 
-/// Most rows that the solver is given. Why: 16,000 already take 2 GB for the kernel matrix; the
-/// recipe refuses more and takes half of it unless told.
-pub(super) const ROWS_MAX: usize = 16_000;
+/// Most rows that the solver may be given. Why: time grows with their square, to minutes here,
+/// and predicting with the support vectors among them. The recipe refuses more.
+pub(super) const ROWS_MAX: usize = 64_000;
 
 /// Support vectors that are worked on side by side.
 const LANES: usize = 16;
@@ -91,15 +91,9 @@ impl Svm {
         let mut sum = 0.0_f64;
         let blocks = self.vectors.chunks_exact(LANES * x.len());
         for (block, coefficients) in blocks.zip(machine.coefficients.chunks_exact(LANES)) {
-            let mut distance = [0.0_f32; LANES];
-            for (lanes, &x) in block.chunks_exact(LANES).zip(x) {
-                for (d, &v) in distance.iter_mut().zip(lanes) {
-                    *d += (x - v) * (x - v);
-                }
-            }
-            let mut kernel = [0.0_f32; LANES];
-            for ((k, &d), &c) in kernel.iter_mut().zip(&distance).zip(coefficients) {
-                *k = c * exp_of_negative(-self.gamma * d);
+            let mut kernel = gaussian(block, x, self.gamma);
+            for (k, &c) in kernel.iter_mut().zip(coefficients) {
+                *k *= c;
             }
             sum += f64::from(kernel.iter().sum::<f32>());
         }
@@ -154,18 +148,11 @@ impl Svm {
 
     /// Lays support vectors, given row by row, out in blocks.
     fn new(scaler: Scaler, gamma: f32, rows: &[f32], mut machines: Vec<Machine>) -> Self {
-        let k = scaler.inputs();
-        let support = rows.len() / k;
-        let padded = support.next_multiple_of(LANES);
-        let mut vectors = vec![0.0; padded * k];
-        for (v, row) in rows.chunks_exact(k).enumerate() {
-            for (i, &x) in row.iter().enumerate() {
-                vectors[place(v, i, k)] = x;
-            }
-        }
+        let support = rows.len() / scaler.inputs();
         for machine in &mut machines {
-            machine.coefficients.resize(padded, 0.0);
+            machine.coefficients.resize(support.next_multiple_of(LANES), 0.0);
         }
+        let vectors = in_blocks(rows, scaler.inputs());
         Self { scaler, gamma, support, vectors, machines }
     }
 
@@ -195,37 +182,37 @@ impl Svm {
         let scaler = Scaler::fit(&rows, k);
         let rows = scaler.apply_all(&rows);
         let gamma = parameters.gamma.unwrap_or_else(|| scale_gamma(&rows, k));
-        let x: Vec<f64> = rows.iter().map(|&v| f64::from(v)).collect();
-        let x = Array2::from_shape_vec((fit.len(), k), x).map_err(|e| e.to_string())?;
-
-        let mut found = Vec::new();
-        for machine in 0..machine_count(data.labels().len()) {
-            let positive = positive_label(machine, data.labels().len());
-            let y: Array1<bool> = fit.iter().map(|&i| data.label(i) == positive).collect();
-            let set = DatasetBase::new(x.view(), y.view());
-            let svm = linfa_svm::Svm::<f64, bool>::params()
-                .pos_neg_weights(parameters.c, parameters.c)
-                .gaussian_kernel(1.0 / gamma)
-                .eps(parameters.tolerance)
-                .fit(&set)
-                .map_err(|e| e.to_string())?;
-            found.push((svm.alpha, svm.rho));
-        }
+        let kernel = TrainingRows {
+            blocks: in_blocks(&rows, k),
+            rows: &rows,
+            inputs: k,
+            gamma: gamma as f32,
+        };
+        // One cache for all machines: the kernel does not know the labels.
+        let mut cache = smo::Cache::new(&kernel, smo::CACHE_BYTES_MAX);
+        let found: Vec<smo::Solution> = (0..machine_count(data.labels().len()))
+            .map(|machine| {
+                let positive = positive_label(machine, data.labels().len());
+                let sides: Vec<bool> = fit.iter().map(|&i| data.label(i) == positive).collect();
+                smo::solve(&mut cache, &sides, parameters.c, parameters.tolerance)
+            })
+            .collect();
 
         let largest =
-            found.iter().flat_map(|(alpha, _)| alpha).fold(0.0_f64, |max, a| max.max(a.abs()));
+            found.iter().flat_map(|s| &s.coefficients).fold(0.0_f64, |max, a| max.max(a.abs()));
+        let least = largest * COEFFICIENT_MIN;
         let supports: Vec<usize> = (0..fit.len())
-            .filter(|&i| found.iter().any(|(alpha, _)| alpha[i].abs() > largest * COEFFICIENT_MIN))
+            .filter(|&i| found.iter().any(|s| s.coefficients[i].abs() > least))
             .collect();
         let vectors: Vec<f32> =
             supports.iter().flat_map(|&i| &rows[i * k..(i + 1) * k]).copied().collect();
         let machines = found
             .iter()
-            .map(|(alpha, rho)| Machine {
-                rho: *rho as f32,
+            .map(|s| Machine {
+                rho: s.rho as f32,
                 a: -1.0,
                 b: 0.0,
-                coefficients: supports.iter().map(|&i| alpha[i] as f32).collect(),
+                coefficients: supports.iter().map(|&i| s.coefficients[i] as f32).collect(),
             })
             .collect();
         let mut svm = Self::new(scaler, gamma as f32, &vectors, machines);
@@ -260,6 +247,52 @@ impl Machine {
 /// Where input `i` of support vector `v` lies.
 fn place(v: usize, i: usize, inputs: usize) -> usize {
     (v / LANES * inputs + i) * LANES + v % LANES
+}
+
+/// Rows, given end to end, in blocks of [`LANES`]; zeros pad the last block.
+fn in_blocks(rows: &[f32], inputs: usize) -> Vec<f32> {
+    let padded = (rows.len() / inputs).next_multiple_of(LANES);
+    let mut blocks = vec![0.0; padded * inputs];
+    for (v, row) in rows.chunks_exact(inputs).enumerate() {
+        for (i, &x) in row.iter().enumerate() {
+            blocks[place(v, i, inputs)] = x;
+        }
+    }
+    blocks
+}
+
+/// The kernel of `x` with each row of a block.
+#[inline]
+fn gaussian(block: &[f32], x: &[f32], gamma: f32) -> [f32; LANES] {
+    let mut lanes = [0.0_f32; LANES];
+    for (values, &x) in block.chunks_exact(LANES).zip(x) {
+        for (d, &v) in lanes.iter_mut().zip(values) {
+            *d += (x - v) * (x - v);
+        }
+    }
+    lanes.map(|distance| exp_of_negative(-gamma * distance))
+}
+
+/// The kernel matrix of the training rows.
+struct TrainingRows<'a> {
+    rows: &'a [f32],
+    blocks: Vec<f32>,
+    inputs: usize,
+    gamma: f32,
+}
+
+impl smo::Kernel for TrainingRows<'_> {
+    fn len(&self) -> usize {
+        self.rows.len() / self.inputs
+    }
+
+    fn row(&self, i: usize, out: &mut [f32]) {
+        let x = &self.rows[i * self.inputs..(i + 1) * self.inputs];
+        let blocks = self.blocks.chunks_exact(LANES * self.inputs);
+        for (block, out) in blocks.zip(out.chunks_mut(LANES)) {
+            out.copy_from_slice(&gaussian(block, x, self.gamma)[..out.len()]);
+        }
+    }
 }
 
 fn machine_count(labels: usize) -> usize {

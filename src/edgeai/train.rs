@@ -37,14 +37,14 @@ impl ForestParameters {
     }
 }
 
-/// How a support vector machine is fitted. Defaults: C 10, gamma `scale`, 8,000 rows.
+/// How a support vector machine is fitted. Defaults: C 10, gamma `scale`, 16,000 rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SvmParameters {
     /// `c`: cost of a row on the wrong side; above 0.
     pub c: f64,
     /// `gamma`: of the kernel; `scale` (none here) is 1 / (inputs × variance).
     pub gamma: Option<f64>,
-    /// `rows`: most rows given to the solver, 10 to 16,000; memory is 8 bytes × rows².
+    /// `rows`: most rows given to the solver, 10 to 64,000; time grows with their square.
     pub rows: usize,
     /// `tolerance`: of the solver's stopping rule; above 0.
     pub tolerance: f64,
@@ -64,9 +64,9 @@ pub struct MlpParameters {
     pub batch: usize,
     /// `epochs`: most passes over the rows, 1 to 10,000.
     pub epochs: usize,
-    /// `patience`: epochs without a better accuracy on the rows kept aside before it stops.
+    /// `patience`: epochs without a better likelihood of the rows kept aside before it stops.
     pub patience: usize,
-    /// `tolerance`: how much more accurate counts as better.
+    /// `tolerance`: gain in mean log-likelihood (nats a row) that counts as better.
     pub tolerance: f64,
 }
 
@@ -187,7 +187,7 @@ impl Recipe {
             Classifier::Svm => Parameters::Svm(SvmParameters {
                 c: 10.0,
                 gamma: None,
-                rows: 8_000,
+                rows: 16_000,
                 tolerance: 1e-3,
             }),
             Classifier::Mlp => Parameters::Mlp(MlpParameters {
@@ -336,7 +336,7 @@ fn whole(value: &str, min: usize, max: usize, to: &mut usize) -> Result<(), &'st
             (1, 30) => "a whole number from 1 to 30",
             (1, 1_000) => "a whole number from 1 to 1000",
             (1, 10_000) => "a whole number from 1 to 10000",
-            (10, _) => "a whole number from 10 to 16000",
+            (10, _) => "a whole number from 10 to 64000",
             _ => "a whole number, at least 1",
         }),
     }
