@@ -20,6 +20,7 @@
 mod dataset;
 mod forest;
 mod format;
+pub mod generate;
 mod mlp;
 mod report;
 mod scaler;
