@@ -21,6 +21,8 @@ pub mod store;
 pub mod twin;
 pub mod writer;
 
+pub mod edgeai;
+
 pub mod cacc;
 pub mod manifest;
 
