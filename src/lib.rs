@@ -16,6 +16,8 @@
 pub mod scalar;
 pub mod telemetry;
 
+pub mod http;
+
 pub mod node;
 pub mod store;
 pub mod twin;
@@ -25,5 +27,7 @@ pub mod edgeai;
 
 pub mod cacc;
 pub mod manifest;
+
+pub mod runtime;
 
 pub mod cli;

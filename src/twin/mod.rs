@@ -13,8 +13,11 @@
 //!
 //! Not here: durability (`store`), the one writer (`writer`), HTTP (`twin::http`).
 
+pub mod fields;
+pub mod http;
 pub mod merge;
 pub mod path;
+pub mod rql;
 pub mod sequence;
 
 use std::collections::BTreeMap;
