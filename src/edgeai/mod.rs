@@ -5,7 +5,7 @@
 //! ([`svm`]) and multi-layer perceptron ([`mlp`]) share one file format (`format`), one training
 //! entry ([`train`]) and one report. [`generate`] is the project's own source of readings to
 //! train and to demonstrate on; [`http`] serves models and calls served ones by the Open
-//! Inference Protocol.
+//! Inference Protocol; [`service`] is what callers know of a deployed one.
 //!
 //! Always true, and tested:
 //! 1. the same recipe, seed and rows give the same model bytes, whatever the number of threads;
@@ -26,6 +26,7 @@ mod mlp;
 mod oip;
 mod report;
 mod scaler;
+pub mod service;
 mod smo;
 mod svm;
 pub mod train;

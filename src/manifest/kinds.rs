@@ -14,6 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::edgeai::service::{Balancing, Overload, OverloadPolicy};
 pub use crate::scalar::{DataRate, Deadband, Duration, Percent, PropertyPath, Size, Unit};
 
 /// The API version that this program reads and writes.
@@ -632,52 +633,6 @@ pub struct ProcessSpec {
     /// How long it may take until it answers that it is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_timeout: Option<Duration>,
-}
-
-/// How the next instance is picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Balancing {
-    /// The better of two at random, by recent latency times calls in flight.
-    #[default]
-    PeakEwma,
-    /// The better of two at random, by calls in flight.
-    LeastRequest,
-    /// One after the other.
-    RoundRobin,
-    /// Any.
-    Random,
-}
-
-/// What happens to calls that come faster than they can be answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Overload {
-    /// Which calls wait and which are dropped.
-    #[serde(default)]
-    pub policy: OverloadPolicy,
-    /// How many calls may wait, for all twins together.
-    #[serde(default = "overload_limit_default")]
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub limit: u32,
-}
-
-impl Default for Overload {
-    fn default() -> Self {
-        Self { policy: OverloadPolicy::default(), limit: overload_limit_default() }
-    }
-}
-
-/// Which calls wait and which are dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OverloadPolicy {
-    /// All wait, up to the limit; beyond it the newest is dropped and counted.
-    #[default]
-    Queue,
-    /// One waits for each twin: the newest.
-    Latest,
-    /// A share is judged, evenly over the twins.
-    Sample,
 }
 
 /// A trained artefact: a file with its digest, or the recipe that makes it.
@@ -1512,10 +1467,6 @@ const fn lease_default() -> Duration {
 
 const fn timeout_default() -> Duration {
     Duration::from_ms(1000)
-}
-
-const fn overload_limit_default() -> u32 {
-    1024
 }
 
 const fn reserve_default() -> Percent {
