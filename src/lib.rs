@@ -24,6 +24,7 @@ pub mod twin;
 pub mod writer;
 
 pub mod edgeai;
+pub mod registry;
 
 pub mod cacc;
 pub mod manifest;
