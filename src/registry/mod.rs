@@ -19,7 +19,9 @@
 //! zones (later).
 
 pub mod balance;
+pub mod http;
 pub mod table;
+mod wire;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -437,9 +439,12 @@ impl Registry {
         look(&self.lock().table)
     }
 
-    /// The changes of the last minutes, as Eureka tells them; see [`Table::delta`].
-    pub fn delta(&self, now: Now) -> (u32, Vec<Arc<Instance>>) {
-        self.lock().table.delta(now)
+    /// The changes of the last minutes, as Eureka tells them (see [`Table::delta`]), and the hash
+    /// of all instances after them.
+    pub fn delta(&self, now: Now) -> (u32, Vec<Arc<Instance>>, String) {
+        let mut inner = self.lock();
+        let (version, changes) = inner.table.delta(now);
+        (version, changes, inner.table.hash_code())
     }
 
     fn change(&self, app: &str, id: &str, by: impl FnOnce(&mut Table, &str) -> bool) -> bool {
