@@ -15,6 +15,8 @@ mod init;
 mod output;
 mod run;
 mod schema;
+mod serve;
+mod train;
 mod validate;
 mod version;
 
@@ -102,6 +104,8 @@ enum Verb {
     Validate(validate::Args),
     Explain(explain::Args),
     Schema(schema::Args),
+    Train(train::Args),
+    Serve(serve::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -126,6 +130,8 @@ impl Verb {
             Self::Validate(args) => validate::run(args, output),
             Self::Explain(args) => explain::run(args, output),
             Self::Schema(args) => schema::run(args, output),
+            Self::Train(args) => train::run(args, output),
+            Self::Serve(args) => serve::run(args, output),
             Self::Completion(args) => completion::run(args, output),
             Self::Version(args) => version::run(args, output),
         }

@@ -100,7 +100,8 @@ fn done(ended: Result<(), StartError>) -> Result<Outcome, CliError> {
     ended.map(|()| Outcome::Done).map_err(|error| explain(&error))
 }
 
-fn address(flag: &str, text: &str) -> Result<SocketAddr, CliError> {
+/// An address from a flag.
+pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, CliError> {
     let found = text.to_socket_addrs().ok().and_then(|mut found| found.next());
     found.ok_or_else(|| {
         CliError::new(ErrorKind::Usage, format!("{flag} {text} is not an address"))
