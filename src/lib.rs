@@ -25,5 +25,6 @@ pub mod edgeai;
 
 pub mod cacc;
 pub mod manifest;
+pub mod reconcile;
 
 pub mod cli;

@@ -13,8 +13,10 @@
 //!
 //! Not here: durability (`store`), the one writer (`writer`), HTTP (`twin::http`).
 
+pub mod aggregate;
 pub mod merge;
 pub mod path;
+pub mod selector;
 pub mod sequence;
 
 use std::collections::BTreeMap;
