@@ -16,6 +16,8 @@
 pub mod scalar;
 pub mod telemetry;
 
+pub mod http;
+
 pub mod node;
 pub mod store;
 pub mod twin;
@@ -26,5 +28,7 @@ pub mod edgeai;
 pub mod cacc;
 pub mod manifest;
 pub mod reconcile;
+
+pub mod runtime;
 
 pub mod cli;

@@ -186,6 +186,7 @@ pub struct Writer {
     sinks: RwLock<Vec<Arc<dyn Sink>>>,
     history_bytes_max: u64,
     disk: Arc<dyn Disk>,
+    snapshot_due: tokio::sync::Notify,
 }
 
 struct Inner {
@@ -274,6 +275,7 @@ impl Writer {
             sinks: RwLock::new(Vec::new()),
             history_bytes_max,
             disk,
+            snapshot_due: tokio::sync::Notify::new(),
         };
         Ok((writer, found))
     }
@@ -421,6 +423,9 @@ impl Writer {
             }
             self.durable.send_modify(|durable| durable.batch = number);
             drop(leader);
+            if self.lock().snapshot.is_some() {
+                self.snapshot_due.notify_one();
+            }
             if self.lock().log_is_idle() {
                 return;
             }
@@ -554,6 +559,11 @@ impl Writer {
             at = previous;
         }
         Ok(())
+    }
+
+    /// Returns when a snapshot is due.
+    pub async fn snapshot_due(&self) {
+        self.snapshot_due.notified().await;
     }
 
     /// Writes the snapshot that is due, if one is. Takes as long as the disk does: for a thread of

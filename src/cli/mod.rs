@@ -13,6 +13,7 @@ mod error;
 mod explain;
 mod init;
 mod output;
+mod run;
 mod schema;
 mod validate;
 mod version;
@@ -97,6 +98,7 @@ enum Colour {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Init(init::Args),
+    Run(run::Args),
     Validate(validate::Args),
     Explain(explain::Args),
     Schema(schema::Args),
@@ -120,6 +122,7 @@ impl Verb {
         let _ = global;
         match self {
             Self::Init(args) => init::run(args, output),
+            Self::Run(args) => run::run(args, output),
             Self::Validate(args) => validate::run(args, output),
             Self::Explain(args) => explain::run(args, output),
             Self::Schema(args) => schema::run(args, output),

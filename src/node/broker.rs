@@ -351,16 +351,18 @@ impl Broker {
     /// # Errors
     /// [`InvalidTopic`] when there is no room.
     pub fn retain(&mut self, message: &Rc<Message>) -> Result<(), InvalidTopic> {
-        if let Some(old) = self.retained.remove(&message.topic) {
-            self.retained_bytes -= old.len();
-        }
+        let old = self.retained.get(&message.topic).map_or(0, |old| old.len());
         if message.payload.is_empty() {
+            self.retained.remove(&message.topic);
+            self.retained_bytes -= old;
             return Ok(());
         }
         let len = message.len();
-        if self.retained.len() >= RETAINED_MAX || self.retained_bytes + len > RETAINED_BYTES_MAX {
+        let full = old == 0 && self.retained.len() >= RETAINED_MAX;
+        if full || self.retained_bytes - old + len > RETAINED_BYTES_MAX {
             return Err(InvalidTopic);
         }
+        self.retained_bytes -= old;
         self.retained_bytes += len;
         self.retained.insert(message.topic.clone(), message.clone());
         Ok(())

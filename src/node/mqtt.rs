@@ -20,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mqtt_protocol_core::mqtt::common::Cursor;
 use mqtt_protocol_core::mqtt::connection::role::Server;
@@ -43,7 +43,7 @@ use super::broker::{
     Subscription, Will,
 };
 use super::{Directory, Leaf, PayloadError, Topic};
-use crate::telemetry::{Severity, Telemetry};
+use crate::telemetry::{Severity, Telemetry, now_us};
 use crate::twin::{Change, Refusal, ThingId};
 use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
 
@@ -1524,13 +1524,5 @@ fn node_name(topic: &str) -> String {
 }
 
 fn is_violation(error: MqttError) -> bool {
-    !matches!(error, MqttError::PacketTooLarge | MqttError::KeepAliveTimeout)
-        || error == MqttError::PacketTooLarge
-}
-
-fn now_us() -> i64 {
-    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-        Err(_) => 0,
-    }
+    error != MqttError::KeepAliveTimeout
 }

@@ -3,8 +3,7 @@
 
 use serde_json::Value;
 
-use super::disk;
-use crate::telemetry::Severity;
+use crate::telemetry::{Severity, now_us};
 use crate::twin::aggregate::{Aggregates, Patch};
 use crate::twin::path::Path;
 use crate::twin::{Change, ThingId};
@@ -24,7 +23,7 @@ impl Reaction for Aggregates {
 
 fn too_deep(aggregates: &Aggregates, id: &ThingId) {
     aggregates.telemetry.event(
-        disk::now_us(),
+        now_us(),
         Severity::Warning,
         "AggregatesTooDeep",
         format!("Twin/{}/{}", id.namespace(), id.name()),

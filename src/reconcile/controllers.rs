@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::models::Training;
 use super::twins::{self, Wanted};
-use super::{ObjectKey, Reconciler, Report, Stored, Truth, aggregates, disk, words};
+use super::{ObjectKey, Reconciler, Report, Stored, Truth, aggregates, words};
 use crate::edgeai::service::ServiceConfig;
 use crate::manifest::kinds::{
     ServiceSpec, TwinAggregateSpec, TwinModelSpec, TwinSetSpec, TwinSpec, ValueType,
@@ -19,6 +19,7 @@ use crate::manifest::kinds::{
 use crate::manifest::{self, DEFAULT_NAMESPACE, Kind, Object, Spec};
 use crate::node::{NodeModel, PropertyRule, ValueKind};
 use crate::scalar::rfc3339;
+use crate::telemetry::now_us;
 use crate::twin::aggregate::{AggregateSpec, Derived};
 use crate::twin::path::Path;
 use crate::twin::{Change, Refusal, ThingId, Twin};
@@ -277,7 +278,7 @@ impl Reconciler {
         let mut staged = Staged::new(self);
         let declared = self.aggregate_spec(key, spec);
         if !self.context.aggregates.is(&id, &declared) {
-            let surveyed = self.context.writer.survey(disk::now_us(), |twins, requests| {
+            let surveyed = self.context.writer.survey(now_us(), |twins, requests| {
                 let patch = self.context.aggregates.set(&id, declared, twins);
                 requests.extend(patch.map(aggregates::request));
             });
@@ -562,7 +563,7 @@ impl<'a> Staged<'a> {
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Report> {
-        match self.reconciler.context.writer.submit(request, disk::now_us()) {
+        match self.reconciler.context.writer.submit(request, now_us()) {
             Ok(accepted) => self.batch = Some(accepted.batch),
             Err(Rejected::Refused(Refusal::NotFound(..))) => {}
             Err(rejected) => return Err(not_stored(&rejected)),

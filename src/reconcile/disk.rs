@@ -1,4 +1,4 @@
-//! Model files and training data, each under the digest of its bytes; and the clock.
+//! Model files and training data, each under the digest of its bytes.
 //!
 //! An artefact is written once, under another name first, so a file that is there is whole. What
 //! is read is checked against its name again: a file that differs is never used.
@@ -7,7 +7,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -19,14 +18,6 @@ pub const ARTEFACT_BYTES_MAX: usize = 64 << 20;
 
 /// The annotation that names the training data of a Model by digest.
 pub const DATA_ANNOTATION: &str = "edgetwin.dev/data-digest";
-
-/// Microseconds since 1970.
-pub(super) fn now_us() -> i64 {
-    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(time) => i64::try_from(time.as_micros()).unwrap_or(i64::MAX),
-        Err(_) => 0,
-    }
-}
 
 /// A directory of files by digest.
 #[derive(Debug)]

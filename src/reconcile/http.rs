@@ -276,9 +276,14 @@ async fn events(State(reconciler): Control, query: Query<Watching>) -> Response 
             }
             let events = reconciler.context.telemetry.events();
             waiting.extend(events.into_iter().filter(|event| event.last_us > seen));
-            match waiting.back() {
-                Some(newest) => seen = newest.last_us,
-                None => tokio::time::sleep(EVENTS_PERIOD).await,
+            if let Some(newest) = waiting.back() {
+                seen = newest.last_us;
+                continue;
+            }
+            let mut stopping = reconciler.stopping.subscribe();
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return None,
+                () = tokio::time::sleep(EVENTS_PERIOD) => {}
             }
         }
     });

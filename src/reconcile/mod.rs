@@ -49,7 +49,7 @@ use crate::manifest::{self, Diagnostic, Kind, Object, Spec};
 use crate::node::Directory;
 use crate::scalar::rfc3339;
 use crate::store::record::KEY_LEN_MAX;
-use crate::telemetry::{Severity, Telemetry};
+use crate::telemetry::{Severity, Telemetry, now_us};
 use crate::twin::aggregate::Aggregates;
 use crate::twin::selector::Selector;
 use crate::writer::{DOCUMENT_LEN_MAX, Rejected, Writer};
@@ -421,6 +421,8 @@ pub struct Reconciler {
     applying: tokio::sync::Mutex<()>,
     /// Counts changes of objects and statuses, for those who wait for one.
     changed: watch::Sender<u64>,
+    /// Turns true at the end, for streams that would go on.
+    stopping: watch::Sender<bool>,
     models: Arc<Models>,
     working: controllers::Working,
 }
@@ -437,6 +439,7 @@ impl Reconciler {
             queue: Queue::default(),
             applying: tokio::sync::Mutex::new(()),
             changed: watch::Sender::new(0),
+            stopping: watch::Sender::new(false),
             models: Arc::default(),
             working: controllers::Working::default(),
         });
@@ -452,7 +455,7 @@ impl Reconciler {
                     objects.insert(ObjectKey::of(&stored.object), stored);
                 }
                 Err(why) => self.context.telemetry.event(
-                    disk::now_us(),
+                    now_us(),
                     Severity::Warning,
                     "UnreadableObject",
                     document,
@@ -491,6 +494,7 @@ impl Reconciler {
                 }
             }
         }
+        self.stopping.send_replace(true);
         while tasks.join_next().await.is_some() {}
     }
 
@@ -601,7 +605,7 @@ impl Reconciler {
         let not_acted_on = parsed.objects.iter().flat_map(manifest::not_acted_on).collect();
         let mut declared: HashMap<ObjectKey, Object> =
             parsed.objects.into_iter().map(|object| (ObjectKey::of(&object), object)).collect();
-        let now_us = disk::now_us();
+        let now_us = now_us();
         let mut changes = Vec::new();
         for action in plan.actions.iter().filter(|action| action.action != Verb::Unchanged) {
             let before = objects.get(&action.key);
@@ -637,8 +641,7 @@ impl Reconciler {
         };
         let not_stored = |rejected: Rejected| ApplyError::NotStored(words(&rejected));
         let documents = changes.iter().map(document).collect();
-        let batch =
-            self.context.writer.put_documents(documents, disk::now_us()).map_err(not_stored)?;
+        let batch = self.context.writer.put_documents(documents, now_us()).map_err(not_stored)?;
         (self.context.kick)();
         self.durable(batch).await.map_err(ApplyError::NotStored)?;
         let keys: Vec<ObjectKey> = changes.iter().map(|(key, _)| key.clone()).collect();
@@ -800,7 +803,7 @@ impl Reconciler {
         let batch = self
             .context
             .writer
-            .put_documents(documents, disk::now_us())
+            .put_documents(documents, now_us())
             .map_err(|rejected| words(&rejected))?;
         self.await_durable(batch)
     }
@@ -879,7 +882,7 @@ impl Reconciler {
             (_, Truth::True) if matches!(key.kind, Kind::Service | Kind::Model) => Severity::Normal,
             _ => return,
         };
-        self.context.telemetry.event(disk::now_us(), severity, reason, key.to_string(), message);
+        self.context.telemetry.event(now_us(), severity, reason, key.to_string(), message);
     }
 }
 
@@ -952,7 +955,7 @@ fn set_condition(
     message: &str,
     generation: u64,
 ) {
-    let now = || rfc3339(disk::now_us());
+    let now = || rfc3339(now_us());
     match status.conditions.iter_mut().find(|one| one.condition == name) {
         Some(condition) => {
             if condition.status != truth {

@@ -6,6 +6,7 @@ use super::*;
 use crate::edgeai::service::{ServiceConfig, ServiceStatus};
 use crate::store::Options;
 use crate::store::disk as store_disk;
+use crate::telemetry::now_us;
 use crate::twin::path::Path;
 use crate::twin::{Change, ThingId};
 use crate::writer::{Origin, Precondition, Request};
@@ -139,7 +140,7 @@ impl World {
             only_if: Precondition::Always,
             origin: Origin::Client,
         };
-        self.writer.submit(request, disk::now_us()).unwrap();
+        self.writer.submit(request, now_us()).unwrap();
         self.writer.commit();
     }
 }

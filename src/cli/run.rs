@@ -1,0 +1,125 @@
+//! `edgetwin run`: the runtime, until it is told to stop.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::Outcome;
+use super::error::{CliError, ErrorKind};
+use super::output::Output;
+use crate::runtime::{Config, DRAIN_TIMEOUT, Runtime, StartError};
+
+/// Run the twins, the broker and the services of this machine
+///
+/// Everything listens on loopback unless you say otherwise; port 0 takes a free port. With -f the
+/// manifests are applied first. Ctrl-C drains and exits.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    edgetwin run -f manifests/quickstart --simulate\n  \
+    edgetwin run --state /var/lib/edgetwin --mqtt 127.0.0.1:0")]
+pub(super) struct Args {
+    /// Manifest, directory or - for standard input to apply at the start; may be repeated
+    #[arg(short, long = "filename", value_name = "PATH")]
+    filenames: Vec<String>,
+    /// Directory of everything durable
+    #[arg(long, env = "EDGETWIN_STATE", value_name = "DIR", default_value = "edgetwin-state")]
+    state: PathBuf,
+    /// Address of the Ditto API, the control API and metrics
+    #[arg(long, env = "EDGETWIN_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    http: String,
+    /// Address of the MQTT listener
+    #[arg(long, env = "EDGETWIN_MQTT", value_name = "ADDR", default_value = "127.0.0.1:1883")]
+    mqtt: String,
+    /// Address of the Eureka API
+    #[arg(long, env = "EDGETWIN_EUREKA", value_name = "ADDR", default_value = "127.0.0.1:8761")]
+    eureka: String,
+    /// Another host name that requests may carry; may be repeated
+    #[arg(long = "allow-host", value_name = "NAME")]
+    allowed_hosts: Vec<String>,
+}
+
+/// Runs until SIGINT or SIGTERM; a second one ends at once.
+pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
+    let config = Config {
+        state: args.state.clone(),
+        http: address("--http", &args.http)?,
+        mqtt: address("--mqtt", &args.mqtt)?,
+        eureka: address("--eureka", &args.eureka)?,
+        allowed_hosts: args.allowed_hosts.clone(),
+        store: Default::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(ErrorKind::Failed, "no threads").because(&error))?;
+    let ended = runtime.block_on(serve(config, output));
+    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+    ended
+}
+
+async fn serve(config: Config, output: &mut Output) -> Result<Outcome, CliError> {
+    let signals = |kind| {
+        signal(kind).map_err(|error| {
+            CliError::new(ErrorKind::Failed, "signals cannot be awaited").because(&error)
+        })
+    };
+    let mut interrupt = signals(SignalKind::interrupt())?;
+    let mut terminate = signals(SignalKind::terminate())?;
+    let runtime = Runtime::start(config).await.map_err(|error| explain(&error))?;
+    let (stop, stopped) = watch::channel(false);
+    let addresses = runtime.addresses;
+    output.note(&format!("http    http://{}", addresses.http));
+    output.note(&format!("mqtt    mqtt://{}", addresses.mqtt));
+    output.note(&format!("eureka  http://{}/eureka", addresses.eureka));
+    if runtime.found.twins > 0 {
+        output.note(&format!("found   {} twins", runtime.found.twins));
+    }
+    output.note("ready   loopback only, without users; Ctrl-C stops");
+    let mut serving = std::pin::pin!(runtime.run(stopped));
+    tokio::select! {
+        ended = &mut serving => return done(ended),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    output.note("draining");
+    stop.send_replace(true);
+    tokio::select! {
+        ended = &mut serving => done(ended),
+        () = tokio::time::sleep(DRAIN_TIMEOUT) => {
+            output.note("some connections did not end in time");
+            Ok(Outcome::Done)
+        }
+        _ = interrupt.recv() => Err(CliError::new(ErrorKind::Interrupted, "stopped without draining")),
+    }
+}
+
+fn done(ended: Result<(), StartError>) -> Result<Outcome, CliError> {
+    ended.map(|()| Outcome::Done).map_err(|error| explain(&error))
+}
+
+fn address(flag: &str, text: &str) -> Result<SocketAddr, CliError> {
+    let found = text.to_socket_addrs().ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| {
+        CliError::new(ErrorKind::Usage, format!("{flag} {text} is not an address"))
+            .hint("write HOST:PORT, for example 127.0.0.1:8080")
+    })
+}
+
+fn explain(error: &StartError) -> CliError {
+    let said = CliError::new(ErrorKind::Failed, error.to_string());
+    let said = match std::error::Error::source(error) {
+        Some(cause) => said.because(&cause),
+        None => said,
+    };
+    match error {
+        StartError::Bind(..) => said.hint("is another runtime running? port 0 takes a free port"),
+        StartError::Locked(_) => said.hint("stop it, or use another directory with --state"),
+        StartError::NotLoopback(..) => {
+            said.hint("listening beyond loopback comes with authentication; until then put a reverse proxy in front")
+        }
+        StartError::State(..) | StartError::Thread(_) => said,
+    }
+}

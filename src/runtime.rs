@@ -1,0 +1,343 @@
+//! Wires everything: state directory, listeners, threads, the end.
+//!
+//! Threads: one for MQTT with all its connections (see `node::mqtt`), one that commits what other
+//! threads stage, and two workers for HTTP, services and reconciling. [`Runtime::start`] returns
+//! when every address is bound and the state is recovered; [`Runtime::run`] serves until it is
+//! told to stop, and drains within [`DRAIN_TIMEOUT`].
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{fmt, io, thread};
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::http::{self, Guard};
+use crate::node::Directory;
+use crate::node::mqtt::{self, Outbox};
+use crate::store::Options;
+use crate::store::disk::Directory as DiskDirectory;
+use crate::telemetry::{Severity, Telemetry, now_us};
+use crate::twin::http as ditto;
+use crate::writer::{Found, Writer};
+
+/// The drain at the end takes no longer than this.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(1800);
+
+/// What `run` was told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where state lives.
+    pub state: PathBuf,
+    /// Ditto API, control API, dashboard, metrics.
+    pub http: SocketAddr,
+    /// MQTT.
+    pub mqtt: SocketAddr,
+    /// Eureka API.
+    pub eureka: SocketAddr,
+    /// Further host names that requests may carry.
+    pub allowed_hosts: Vec<String>,
+    /// Sizes of the log.
+    pub store: Options,
+}
+
+/// Why the runtime did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address beyond loopback, which needs authentication.
+    NotLoopback(&'static str, SocketAddr),
+    /// An address cannot be bound.
+    Bind(&'static str, SocketAddr, io::Error),
+    /// Another process has the state directory.
+    Locked(PathBuf),
+    /// The state directory cannot be used.
+    State(PathBuf, io::Error),
+    /// A thread could not be started.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLoopback(what, address) => {
+                write!(f, "{what} on {address} would be open to the network without authentication")
+            }
+            Self::Bind(what, address, _) => write!(f, "cannot listen on {address} for {what}"),
+            Self::Locked(path) => {
+                write!(f, "another runtime uses the state in {}", path.display())
+            }
+            Self::State(path, _) => write!(f, "the state in {} cannot be used", path.display()),
+            Self::Thread(_) => f.write_str("a thread could not be started"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind(_, _, error) | Self::State(_, error) | Self::Thread(error) => Some(error),
+            Self::NotLoopback(..) | Self::Locked(_) => None,
+        }
+    }
+}
+
+/// Where the runtime listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// HTTP.
+    pub http: SocketAddr,
+    /// MQTT.
+    pub mqtt: SocketAddr,
+    /// Eureka.
+    pub eureka: SocketAddr,
+}
+
+/// A runtime that has started.
+pub struct Runtime {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// What it found on the disk.
+    pub found: Found,
+    /// The twins.
+    pub writer: Arc<Writer>,
+    /// Metrics and events.
+    pub telemetry: Arc<Telemetry>,
+    listeners: Listeners,
+    config: Config,
+    directory: Arc<Directory>,
+    outbox: Arc<Outbox>,
+    committer: Committer,
+    _lock: File,
+}
+
+struct Listeners {
+    http: TcpListener,
+    mqtt: std::net::TcpListener,
+    eureka: TcpListener,
+}
+
+/// The thread that commits what others stage.
+struct Committer {
+    thread: thread::JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Committer {
+    fn start(writer: Arc<Writer>) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
+            while !stopped.load(Ordering::Acquire) {
+                thread::park();
+                writer.commit();
+            }
+        })?;
+        Ok(Self { thread, stop })
+    }
+
+    fn kick(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let thread = self.thread.thread().clone();
+        Arc::new(move || thread.unpark())
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        if self.thread.join().is_err() {
+            tracing::error!("the committing thread had panicked");
+        }
+    }
+}
+
+impl Runtime {
+    /// Binds, locks and recovers.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left behind.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        for (what, address) in
+            [("HTTP", config.http), ("MQTT", config.mqtt), ("Eureka", config.eureka)]
+        {
+            if !address.ip().is_loopback() {
+                return Err(StartError::NotLoopback(what, address));
+            }
+        }
+        let http = bind("HTTP", config.http).await?;
+        let mqtt = bind("MQTT", config.mqtt).await?;
+        let eureka = bind("Eureka", config.eureka).await?;
+        let state = |error| StartError::State(config.state.clone(), error);
+        let addresses = Addresses {
+            http: http.local_addr().map_err(state)?,
+            mqtt: mqtt.local_addr().map_err(state)?,
+            eureka: eureka.local_addr().map_err(state)?,
+        };
+        let lock = lock(&config.state)?;
+        let disk = DiskDirectory::open(&config.state.join("log")).map_err(state)?;
+        let (writer, found) =
+            Writer::open(Arc::new(disk), config.store.clone(), Vec::new()).map_err(state)?;
+        let writer = Arc::new(writer);
+        let telemetry = Arc::new(Telemetry::default());
+        report(&found, &telemetry);
+        let outbox = Arc::new(Outbox::default());
+        writer.add_sink(outbox.clone());
+        let committer = Committer::start(writer.clone()).map_err(StartError::Thread)?;
+        let listeners = Listeners { http, mqtt: mqtt.into_std().map_err(state)?, eureka };
+        Ok(Self {
+            addresses,
+            found,
+            writer,
+            telemetry,
+            listeners,
+            directory: Arc::new(Directory::default()),
+            outbox,
+            committer,
+            config,
+            _lock: lock,
+        })
+    }
+
+    /// Serves until `stop` turns true.
+    ///
+    /// # Errors
+    /// When the MQTT thread cannot be started.
+    pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), StartError> {
+        let context = mqtt::Context {
+            writer: self.writer.clone(),
+            directory: self.directory.clone(),
+            telemetry: self.telemetry.clone(),
+            outbox: self.outbox.clone(),
+            kick: self.committer.kick(),
+        };
+        let mqtt =
+            mqtt_thread(self.listeners.mqtt, context, stop.clone()).map_err(StartError::Thread)?;
+        tokio::spawn(snapshots(self.writer.clone(), self.telemetry.clone()));
+
+        let kick = self.committer.kick();
+        let api = ditto::Api::new(self.writer.clone(), kick, self.telemetry.clone(), stop.clone());
+        self.writer.add_sink(api.feed());
+        let router = Router::new().merge(ditto::router(api));
+        let guard =
+            |address| Guard::new(address, &self.config.allowed_hosts, self.telemetry.clone());
+        let http =
+            http::serve(self.listeners.http, router, guard(self.addresses.http), stop.clone());
+        let eureka = http::serve(
+            self.listeners.eureka,
+            Router::new(),
+            guard(self.addresses.eureka),
+            stop.clone(),
+        );
+        tokio::join!(http, eureka);
+
+        let ended = tokio::task::spawn_blocking(move || mqtt.join()).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            tracing::error!("the MQTT thread had panicked");
+        }
+        self.writer.commit();
+        let committer = self.committer;
+        if tokio::task::spawn_blocking(move || committer.end()).await.is_err() {
+            tracing::error!("the committing thread could not be ended");
+        }
+        Ok(())
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Bind(what, address, error))
+}
+
+fn lock(state: &Path) -> Result<File, StartError> {
+    let failed = |error| StartError::State(state.to_owned(), error);
+    std::fs::create_dir_all(state).map_err(failed)?;
+    let file = File::create(state.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked(state.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+fn mqtt_thread(
+    listener: std::net::TcpListener,
+    context: mqtt::Context,
+    stop: watch::Receiver<bool>,
+) -> io::Result<thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("mqtt".to_owned()).spawn(move || {
+        runtime.block_on(async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => mqtt::serve(listener, context, stop).await,
+                Err(error) => tracing::error!(%error, "the MQTT listener cannot be used"),
+            }
+        });
+    })
+}
+
+async fn snapshots(writer: Arc<Writer>, telemetry: Arc<Telemetry>) {
+    loop {
+        writer.snapshot_due().await;
+        let taker = writer.clone();
+        let started = Instant::now();
+        match tokio::task::spawn_blocking(move || taker.write_snapshot()).await {
+            Ok(Ok(true)) => tracing::info!(took = ?started.elapsed(), "snapshot written"),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => telemetry.event(
+                now_us(),
+                Severity::Warning,
+                "SnapshotFailed",
+                "Store",
+                format!(
+                    "no snapshot could be written: {error}; the log goes on, a start takes longer"
+                ),
+            ),
+            Err(error) => tracing::error!(%error, "the snapshot thread had panicked"),
+        }
+    }
+}
+
+fn report(found: &Found, telemetry: &Telemetry) {
+    let warn = |reason, message: String| {
+        telemetry.event(now_us(), Severity::Warning, reason, "Store", message);
+    };
+    if found.recovery.torn_bytes > 0 {
+        let torn = found.recovery.torn_bytes;
+        telemetry.event(
+            now_us(),
+            Severity::Normal,
+            "TornTail",
+            "Store",
+            format!("{torn} bytes that a crash tore were cut off; they were never acknowledged"),
+        );
+    }
+    for damage in &found.recovery.damage {
+        warn(
+            "CorruptHistory",
+            format!(
+                "segment {} is damaged at byte {} ({} bytes); it names {} twins",
+                damage.segment,
+                damage.offset,
+                damage.len,
+                damage.keys.len()
+            ),
+        );
+    }
+    for name in &found.recovery.bad_snapshots {
+        warn("CorruptSnapshot", format!("{name} does not read back; the one before was used"));
+    }
+    if found.unreadable > 0 {
+        warn("UnreadableRecords", format!("{} records could not be understood", found.unreadable));
+    }
+    for id in &found.stalled {
+        telemetry.event(
+            now_us(),
+            Severity::Warning,
+            "CorruptHistory",
+            format!("Twin/{}/{}", id.namespace(), id.name()),
+            "shows the newest state that can be proved and takes no changes until `edgetwin doctor --accept-loss`",
+        );
+    }
+}
