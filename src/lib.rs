@@ -28,6 +28,7 @@ pub mod registry;
 
 pub mod cacc;
 pub mod manifest;
+pub mod reconcile;
 
 pub mod runtime;
 

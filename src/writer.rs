@@ -447,6 +447,44 @@ impl Writer {
         self.visible.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
+    /// The twin as it was last changed, which may not be durable yet: for the runtime's own
+    /// decisions, not for readers.
+    pub fn newest(&self, id: &str) -> Option<Arc<Twin>> {
+        self.lock().twins.get(id).map(|entry| entry.twin.clone())
+    }
+
+    /// Shows `decide` every twin as it was last changed and records what it asks for and what
+    /// follows, with no other change in between. Returns the batch that makes it durable; `None`
+    /// if nothing was recorded.
+    ///
+    /// Holds the writer's lock for as long as it takes: for what must start from a consistent
+    /// state and is rare.
+    ///
+    /// # Errors
+    /// [`Rejected::NotStored`] if a change found no room; those before it are recorded. Changes
+    /// that their twins refuse are left out.
+    pub fn survey(
+        &self,
+        now_us: i64,
+        decide: impl FnOnce(&mut dyn Iterator<Item = &Arc<Twin>>, &mut Vec<Request>),
+    ) -> Result<Option<u64>, Rejected> {
+        let mut inner = self.lock();
+        let mut requests = Vec::new();
+        decide(&mut inner.twins.values().map(|entry| &entry.twin), &mut requests);
+        let mut batch = None;
+        for request in requests {
+            match inner.record(request, now_us, 0) {
+                Ok(change) => {
+                    batch = Some(inner.batch);
+                    self.follow(&mut inner, change, now_us);
+                }
+                Err(Rejected::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(batch)
+    }
+
     /// All twins as they are durable, in no order.
     pub fn twins(&self) -> Vec<Arc<Twin>> {
         self.visible.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()

@@ -16,6 +16,8 @@ use serde_json::Value;
 
 pub use crate::edgeai::service::{Balancing, Overload, OverloadPolicy};
 pub use crate::scalar::{DataRate, Deadband, Duration, Percent, PropertyPath, Size, Unit};
+pub use crate::twin::aggregate::DeriveFunction;
+pub use crate::twin::selector::{LabelExpression, LabelOperator, labels_match};
 
 /// The API version that this program reads and writes.
 pub const API_VERSION: &str = "edgetwin.dev/v1alpha1";
@@ -466,54 +468,6 @@ pub struct MemberSelector {
     pub match_expressions: Vec<LabelExpression>,
 }
 
-/// One condition on a label.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct LabelExpression {
-    /// The label's key.
-    pub key: String,
-    /// How the label is compared.
-    pub operator: LabelOperator,
-    /// The values of `In` and `NotIn`; none for the others.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub values: Vec<String>,
-}
-
-/// How a label is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum LabelOperator {
-    /// The label has one of the values.
-    In,
-    /// The label is absent or has none of the values.
-    NotIn,
-    /// The label is there.
-    Exists,
-    /// The label is not there.
-    DoesNotExist,
-}
-
-/// Whether labels satisfy both a map of equal labels and a list of conditions. Nothing asked
-/// for selects nothing.
-pub fn labels_match(
-    labels: &BTreeMap<String, String>,
-    equal: &BTreeMap<String, String>,
-    expressions: &[LabelExpression],
-) -> bool {
-    if equal.is_empty() && expressions.is_empty() {
-        return false;
-    }
-    equal.iter().all(|(key, value)| labels.get(key) == Some(value))
-        && expressions.iter().all(|expression| {
-            let value = labels.get(&expression.key);
-            let listed = value.is_some_and(|value| expression.values.contains(value));
-            match expression.operator {
-                LabelOperator::In => listed,
-                LabelOperator::NotIn => !listed,
-                LabelOperator::Exists => value.is_some(),
-                LabelOperator::DoesNotExist => value.is_none(),
-            }
-        })
-}
-
 /// How one property of an aggregate comes from its members.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Derivation {
@@ -530,50 +484,6 @@ pub struct Derivation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1))]
     pub q: Option<f64>,
-}
-
-/// A function over members' values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DeriveFunction {
-    /// The mean of a number.
-    Mean,
-    /// The least number.
-    Min,
-    /// The greatest number.
-    Max,
-    /// How many members have a value.
-    Count,
-    /// Whether any member is true.
-    Any,
-    /// The sum of a number.
-    Sum,
-    /// The standard deviation of a number.
-    Stddev,
-    /// The quantile `q` of a number.
-    Quantile,
-    /// Whether all members are true.
-    All,
-    /// The value that changed last.
-    Latest,
-}
-
-impl DeriveFunction {
-    /// As written in a manifest.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Mean => "mean",
-            Self::Min => "min",
-            Self::Max => "max",
-            Self::Count => "count",
-            Self::Any => "any",
-            Self::Sum => "sum",
-            Self::Stddev => "stddev",
-            Self::Quantile => "quantile",
-            Self::All => "all",
-            Self::Latest => "latest",
-        }
-    }
 }
 
 // ---------------------------------------------------------------------------------------------

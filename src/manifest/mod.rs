@@ -93,6 +93,19 @@ impl Object {
         format!("{}:{}", self.metadata.namespace, self.metadata.name)
     }
 
+    /// An object as [`Object::json`] gave it, which was checked then and is not checked again.
+    ///
+    /// # Errors
+    /// What cannot be read: another version wrote it.
+    pub fn from_checked(json: Value) -> Result<Self, String> {
+        let part = |name: &str| json.get(name).cloned().unwrap_or_default();
+        let words = |error: serde_json::Error| error.to_string();
+        let kind: Kind = serde_json::from_value(part("kind")).map_err(words)?;
+        let metadata: Metadata = serde_json::from_value(part("metadata")).map_err(words)?;
+        let spec = Spec::from_value(kind, part("spec")).map_err(words)?;
+        Ok(Self { kind, metadata, spec, json, origin: Origin::default() })
+    }
+
     /// The directory that file names in this object are relative to; empty for one that came as
     /// JSON or from standard input.
     pub fn directory(&self) -> PathBuf {

@@ -13,11 +13,13 @@
 //!
 //! Not here: durability (`store`), the one writer (`writer`), HTTP (`twin::http`).
 
+pub mod aggregate;
 pub mod fields;
 pub mod http;
 pub mod merge;
 pub mod path;
 pub mod rql;
+pub mod selector;
 pub mod sequence;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,683 @@
+//! What each kind's controller does: observe, compare, act, say what it found.
+//!
+//! Controllers run on threads that may block, at most one at a time for an object. What they do
+//! is safe to repeat.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::models::Training;
+use super::twins::{self, Wanted};
+use super::{ObjectKey, Reconciler, Report, Stored, Truth, aggregates, words};
+use crate::edgeai::service::ServiceConfig;
+use crate::manifest::kinds::{
+    ServiceSpec, TwinAggregateSpec, TwinModelSpec, TwinSetSpec, TwinSpec, ValueType,
+};
+use crate::manifest::{self, DEFAULT_NAMESPACE, Kind, Object, Spec};
+use crate::node::{NodeModel, PropertyRule, ValueKind};
+use crate::scalar::rfc3339;
+use crate::telemetry::now_us;
+use crate::twin::aggregate::{AggregateSpec, Derived};
+use crate::twin::path::Path;
+use crate::twin::{Change, Refusal, ThingId, Twin};
+use crate::writer::{Origin, Precondition, Rejected, Request};
+
+/// Changes of one controller that are staged before they are sent to the disk.
+const STAGED_MAX: usize = 512;
+
+/// Time between two looks at a service without a healthy instance, and at one with.
+const SERVICE_LOOK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
+/// What controllers remember between two rounds; all of it can be found out again.
+#[derive(Default)]
+pub(super) struct Working {
+    /// Models of nodes by TwinModel, with the revision that they were made from.
+    node_models: Mutex<HashMap<ObjectKey, (u64, Arc<NodeModel>)>>,
+    /// What was deployed, by the service's name: which object asked for it, and as what.
+    deployed: Mutex<HashMap<String, (ObjectKey, Value)>>,
+    /// The model that is being trained.
+    pub(super) training: Mutex<Training>,
+}
+
+impl Reconciler {
+    /// Makes things as an object asks, and says how far that is.
+    pub(super) fn act(self: &Arc<Self>, key: &ObjectKey, stored: &Stored) -> Report {
+        let labels = &stored.object.metadata.labels;
+        match &stored.object.spec {
+            Spec::TwinModel(_) => Report::ready("Accepted", "readings are checked against it"),
+            Spec::Twin(spec) => {
+                let names = BTreeSet::from([key.name.clone()]);
+                self.twins(key, stored, spec, labels, &names)
+            }
+            Spec::TwinSet(set) => {
+                let mut labels = labels.clone();
+                labels.extend(set.template.metadata.labels.clone());
+                let names = set.twin_names(&key.name).into_iter().collect();
+                self.twins(key, stored, &set.template.spec, &labels, &names)
+            }
+            Spec::TwinAggregate(spec) => self.aggregate(key, stored, spec),
+            Spec::Model(spec) => self.model(key, stored, spec),
+            Spec::Service(spec) => self.service(key, spec),
+            _ => Report::not_acted_on(manifest::not_acted_on(&stored.object).join("; ")),
+        }
+    }
+
+    /// Removes what an object made.
+    pub(super) fn finalise(&self, key: &ObjectKey, stored: &Stored) -> Result<(), String> {
+        match &stored.object.spec {
+            Spec::Twin(_) => self.remove_twins(key, [key.name.as_str()]),
+            Spec::TwinSet(_) => {
+                let names = set_names(key, stored);
+                self.remove_twins(key, names.iter().map(String::as_str))
+            }
+            Spec::TwinAggregate(_) => {
+                if let Ok(id) = thing_id(&key.namespace, &key.name) {
+                    self.context.aggregates.remove(&id);
+                }
+                self.remove_twins(key, [key.name.as_str()])
+            }
+            Spec::Service(_) => {
+                let mut deployed = lock(&self.working.deployed);
+                if deployed.get(&key.name).is_some_and(|(owner, _)| owner == key) {
+                    self.context.services.remove(&key.name);
+                    deployed.remove(&key.name);
+                }
+                Ok(())
+            }
+            Spec::Model(_) => {
+                self.models
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&model_name(key));
+                Ok(())
+            }
+            Spec::TwinModel(_) => {
+                lock(&self.working.node_models).remove(key);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Queues the objects that refer to objects that changed.
+    pub(super) fn wake_dependents(&self, changed: &[ObjectKey]) {
+        let names = |kind| -> HashSet<&str> {
+            let of_kind = changed.iter().filter(|key| key.kind == kind);
+            of_kind.map(|key| key.name.as_str()).collect()
+        };
+        let (twin_models, models, services) =
+            (names(Kind::TwinModel), names(Kind::Model), names(Kind::Service));
+        let twins = changed
+            .iter()
+            .any(|key| matches!(key.kind, Kind::Twin | Kind::TwinSet | Kind::TwinAggregate));
+        // References may be `NAMESPACE/NAME`; a wrong guess costs one look.
+        let named = |name: &Option<String>, among: &HashSet<&str>| {
+            name.as_deref().is_some_and(|name| {
+                among.contains(name.split_once('/').map_or(name, |(_, name)| name))
+            })
+        };
+        let wakes = |stored: &Stored| match &stored.object.spec {
+            Spec::Twin(twin) => named(&twin.model, &twin_models),
+            Spec::TwinSet(set) => named(&set.template.spec.model, &twin_models),
+            Spec::TwinAggregate(aggregate) => twins && !aggregate.members.names.is_empty(),
+            Spec::Service(service) => {
+                named(&service.model, &models)
+                    || services.contains(stored.object.metadata.name.as_str())
+            }
+            _ => false,
+        };
+        let woken: Vec<ObjectKey> = {
+            let objects = self.objects();
+            let found = objects.iter().filter(|(_, stored)| wakes(stored));
+            found.map(|(key, _)| key.clone()).collect()
+        };
+        woken.into_iter().for_each(|key| self.queue.add(key));
+    }
+
+    /// The object that a reference means: `NAMESPACE/NAME`, or a name in the own namespace, then
+    /// in `default`.
+    fn find(&self, kind: Kind, namespace: &str, name: &str) -> Option<(ObjectKey, Stored)> {
+        let objects = self.objects();
+        lookup_order(namespace, name).into_iter().find_map(|(namespace, name)| {
+            let key = ObjectKey::new(kind, namespace, name);
+            let stored = objects.get(&key).filter(|stored| !stored.deleting)?;
+            Some((key, stored.clone()))
+        })
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Twins
+
+    /// Says what the readings of an object's twins are checked against.
+    pub(super) fn set_directory(&self, key: &ObjectKey) {
+        let Some(stored) = self.objects().get(key).cloned() else { return };
+        let (spec, names) = match &stored.object.spec {
+            Spec::Twin(spec) => (&**spec, vec![key.name.clone()]),
+            Spec::TwinSet(set) => (&set.template.spec, set.twin_names(&key.name)),
+            _ => return,
+        };
+        let model = self.node_model(&key.namespace, spec).map(|(_, model)| model);
+        for name in names {
+            if let Ok(id) = thing_id(&key.namespace, &name) {
+                self.context.directory.set(id, model.clone());
+            }
+        }
+    }
+
+    fn node_model(&self, namespace: &str, spec: &TwinSpec) -> Option<(ObjectKey, Arc<NodeModel>)> {
+        let (key, stored) = self.find(Kind::TwinModel, namespace, spec.model.as_deref()?)?;
+        let Spec::TwinModel(model) = &stored.object.spec else { return None };
+        let mut models = lock(&self.working.node_models);
+        let made = match models.get(&key) {
+            Some((revision, made)) if *revision == stored.revision => made.clone(),
+            _ => {
+                let made = Arc::new(rules(model));
+                models.insert(key.clone(), (stored.revision, made.clone()));
+                made
+            }
+        };
+        Some((key, made))
+    }
+
+    fn twins(
+        &self,
+        key: &ObjectKey,
+        stored: &Stored,
+        spec: &TwinSpec,
+        labels: &BTreeMap<String, String>,
+        names: &BTreeSet<String>,
+    ) -> Report {
+        self.set_directory(key);
+        let model = self.node_model(&key.namespace, spec).map(|(key, _)| key);
+        let definition = model.as_ref().map(|key| format!("{}:{}:1.0.0", key.namespace, key.name));
+        let wanted = Wanted::of_twin(spec, labels, definition.as_deref());
+        let mut staged = Staged::new(self);
+        for name in names {
+            let id = match thing_id(&key.namespace, name) {
+                Ok(id) => id,
+                Err(refusal) => return Report::stalled("Refused", refusal.message()),
+            };
+            let twin = self.context.writer.newest(id.as_str());
+            if let Some(patch) = wanted.patch(twin.as_deref(), &stored.made.paths, &[])
+                && let Err(report) = staged.submit(merge(id, patch))
+            {
+                return report;
+            }
+        }
+        let old = set_names(key, stored);
+        let gone = old.iter().map(String::as_str).filter(|name| !names.contains(*name));
+        if let Err(why) = self.remove_twins(key, gone) {
+            return Report::failed("NotDeleted", why);
+        }
+        if let Err(report) = staged.finish() {
+            return report;
+        }
+        match (&spec.model, model) {
+            (Some(name), None) => Report::stalled(
+                "UnknownModel",
+                format!("there is no TwinModel `{name}`; readings are taken as they are"),
+            ),
+            _ if key.kind == Kind::TwinSet => {
+                Report::ready("AsDeclared", manifest::diagnostic::plural(names.len(), "twin"))
+            }
+            _ => Report::ready("AsDeclared", "the twin is as declared"),
+        }
+    }
+
+    /// Deletes twins of an object, except those that another object declares by now.
+    fn remove_twins<'n>(
+        &self,
+        key: &ObjectKey,
+        names: impl IntoIterator<Item = &'n str>,
+    ) -> Result<(), String> {
+        let mut staged = Staged::new(self);
+        for name in names {
+            let Ok(id) = thing_id(&key.namespace, name) else { continue };
+            if self.declares_twin(&key.namespace, name, key) {
+                continue;
+            }
+            self.context.directory.set(id.clone(), None);
+            if self.context.writer.newest(id.as_str()).is_some() {
+                let change = Change::Delete(Path::Thing);
+                staged.submit(request(id, change)).map_err(|report| report.message)?;
+            }
+        }
+        staged.finish().map_err(|report| report.message)
+    }
+
+    /// Whether an object other than `except` declares this twin.
+    fn declares_twin(&self, namespace: &str, name: &str, except: &ObjectKey) -> bool {
+        let objects = self.objects();
+        let live = |key: &ObjectKey| {
+            key != except && objects.get(key).is_some_and(|stored| !stored.deleting)
+        };
+        let first = ObjectKey::new(Kind::TwinSet, namespace, "");
+        live(&ObjectKey::new(Kind::Twin, namespace, name))
+            || live(&ObjectKey::new(Kind::TwinAggregate, namespace, name))
+            || objects
+                .range(first..)
+                .take_while(|(key, _)| key.kind == Kind::TwinSet && key.namespace == namespace)
+                .any(|(key, stored)| match &stored.object.spec {
+                    Spec::TwinSet(set) => live(key) && makes(set, &key.name, name),
+                    _ => false,
+                })
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Aggregates
+
+    fn aggregate(&self, key: &ObjectKey, stored: &Stored, spec: &TwinAggregateSpec) -> Report {
+        let id = match thing_id(&key.namespace, &key.name) {
+            Ok(id) => id,
+            Err(refusal) => return Report::stalled("Refused", refusal.message()),
+        };
+        // What is derived no longer is taken back only when nothing derives it any more.
+        let mut staged = Staged::new(self);
+        let declared = self.aggregate_spec(key, spec);
+        if !self.context.aggregates.is(&id, &declared) {
+            let surveyed = self.context.writer.survey(now_us(), |twins, requests| {
+                let patch = self.context.aggregates.set(&id, declared, twins);
+                requests.extend(patch.map(aggregates::request));
+            });
+            match surveyed {
+                Ok(batch) => staged.batch = batch.or(staged.batch),
+                Err(rejected) => return not_stored(&rejected),
+            }
+        }
+        let wanted = Wanted::of_aggregate(spec, &stored.object.metadata.labels);
+        let twin = self.context.writer.newest(id.as_str());
+        if let Some(patch) =
+            wanted.patch(twin.as_deref(), &stored.made.paths, &twins::derived(spec))
+            && let Err(report) = staged.submit(merge(id.clone(), patch))
+        {
+            return report;
+        }
+        if let Err(report) = staged.finish() {
+            return report;
+        }
+        let members = self.context.aggregates.members(&id).map_or(0, |members| members.len());
+        Report::ready(
+            "Derived",
+            format!("derived from {}", manifest::diagnostic::plural(members, "member")),
+        )
+    }
+
+    fn aggregate_spec(&self, key: &ObjectKey, spec: &TwinAggregateSpec) -> AggregateSpec {
+        let nobody = ObjectKey::new(Kind::Policy, "", "");
+        let named = spec.members.names.iter().filter_map(|reference| {
+            let order = lookup_order(&key.namespace, reference);
+            let found = order.iter().find(|(place, name)| self.declares_twin(place, name, &nobody));
+            // A twin that a client made and nobody declared is looked for at home.
+            let (namespace, name) = found.or(order.first())?;
+            thing_id(namespace, name).ok()
+        });
+        AggregateSpec {
+            members: named.collect(),
+            namespace: (key.namespace != DEFAULT_NAMESPACE).then(|| key.namespace.clone()),
+            match_labels: spec.members.match_labels.clone(),
+            match_expressions: spec.members.match_expressions.clone(),
+            derive: spec
+                .derive
+                .iter()
+                .filter_map(|(to, derivation)| {
+                    Some(Derived {
+                        to: to.parse().ok()?,
+                        function: derivation.function,
+                        of: derivation.of.clone(),
+                    })
+                })
+                .collect(),
+        }
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Services
+
+    fn service(&self, key: &ObjectKey, spec: &ServiceSpec) -> Report {
+        let model = match &spec.model {
+            None => None,
+            Some(name) => {
+                let Some((model, _)) = self.find(Kind::Model, &key.namespace, name) else {
+                    return Report::waiting("ModelMissing", format!("there is no Model `{name}`"));
+                };
+                let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+                match models.get(&model_name(&model)) {
+                    Some(model) => Some(model.clone()),
+                    None => {
+                        return Report::waiting(
+                            "ModelNotReady",
+                            format!("Model `{name}` is not ready yet"),
+                        );
+                    }
+                }
+            }
+        };
+        if let Some(model) = &model
+            && model.meta().inputs.len() != spec.inputs.len()
+        {
+            let (takes, gives) = (model.meta().inputs.len(), spec.inputs.len());
+            let inputs = manifest::diagnostic::plural(takes, "input");
+            let message = format!("the model takes {inputs}, the service gives {gives}");
+            return Report::stalled("InputsDiffer", message);
+        }
+        let wanted = json!([spec, model.as_ref().map(|model| model.digest())]);
+        {
+            let mut deployed = lock(&self.working.deployed);
+            match deployed.get(&key.name) {
+                Some((owner, _)) if owner != key => {
+                    let message = format!("{owner} is called `{}` already", key.name);
+                    return Report::stalled("NameTaken", message);
+                }
+                Some((_, as_what)) if *as_what == wanted => {}
+                _ => {
+                    self.context.services.deploy(ServiceConfig {
+                        name: key.name.as_str().into(),
+                        inputs: spec
+                            .inputs
+                            .iter()
+                            .map(|input| (input.feature.clone(), input.property.clone()))
+                            .collect(),
+                        external: spec.external || spec.process.is_some(),
+                        model,
+                        replicas: spec.replicas,
+                        timeout: spec.timeout.as_std(),
+                        lease: spec.lease.as_std(),
+                        balancing: spec.balancing,
+                        overload: spec.overload,
+                    });
+                    deployed.insert(key.name.clone(), (key.clone(), wanted));
+                }
+            }
+        }
+        let status = self.context.services.status(&key.name);
+        let instances = manifest::diagnostic::plural(status.instances, "instance");
+        match (status.healthy, spec.replicas) {
+            (0, 0) if !spec.external => {
+                Report::ready("ScaledToZero", "no instance is asked for").again(SERVICE_LOOK.1)
+            }
+            (0, _) => {
+                let message = match status.instances {
+                    0 => "no instance is registered".to_owned(),
+                    _ => format!("none of {instances} is healthy"),
+                };
+                Report::waiting("NoHealthyInstance", message).again(SERVICE_LOOK.0)
+            }
+            (healthy, _) => Report::ready("Healthy", format!("{healthy} of {instances} healthy"))
+                .again(SERVICE_LOOK.1),
+        }
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Views
+
+    /// An object with its status.
+    pub(super) fn view(&self, key: &ObjectKey, stored: &Stored) -> Value {
+        let mut value = stored.object.json.clone();
+        let mut status = {
+            let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
+            let found = statuses.get(key);
+            json!({
+                "generation": stored.generation,
+                "observedGeneration": found.map_or(0, |status| status.observed_generation),
+                "created": rfc3339(stored.created_us),
+                "conditions": found.map_or(&[][..], |status| &status.conditions),
+            })
+        };
+        if let Some(set) = &stored.set {
+            status["set"] = set.as_str().into();
+        }
+        if stored.deleting {
+            status["deleting"] = true.into();
+        }
+        match &stored.object.spec {
+            Spec::Twin(_) | Spec::TwinAggregate(_) => self.view_thing(key, &mut status),
+            Spec::TwinSet(set) => status["twins"] = set.twin_names(&key.name).len().into(),
+            Spec::Service(_) => {
+                let now = self.context.services.status(&key.name);
+                status["instances"] = now.instances.into();
+                status["healthy"] = now.healthy.into();
+            }
+            Spec::Model(_) => {
+                let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+                if let Some(model) = models.get(&model_name(key)) {
+                    status["version"] = model.version().into();
+                    status["digest"] = format!("sha256:{}", model.digest()).into();
+                    status["inputs"] = json!(model.meta().inputs);
+                    status["labels"] = json!(model.meta().labels);
+                }
+            }
+            _ => {}
+        }
+        value["status"] = status;
+        value
+    }
+
+    /// A twin that a TwinSet makes, as if it were declared by itself.
+    pub(super) fn view_made(
+        &self,
+        key: &ObjectKey,
+        twin: &Object,
+        set: &ObjectKey,
+        stored: &Stored,
+    ) -> Value {
+        let mut value = twin.json.clone();
+        let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
+        let found = statuses.get(set);
+        let mut status = json!({
+            "generation": stored.generation,
+            "observedGeneration": found.map_or(0, |status| status.observed_generation),
+            "created": rfc3339(stored.created_us),
+            "madeBy": set.to_string(),
+            "conditions": found.map_or(&[][..], |status| &status.conditions),
+        });
+        drop(statuses);
+        self.view_thing(key, &mut status);
+        value["status"] = status;
+        value
+    }
+
+    /// The twin of this key that a TwinSet makes.
+    pub(super) fn made_twin(&self, key: &ObjectKey) -> Option<Value> {
+        if key.kind != Kind::Twin {
+            return None;
+        }
+        let (set, stored) = {
+            let objects = self.objects();
+            let mut sets = objects.iter().filter(|(set, stored)| match &stored.object.spec {
+                Spec::TwinSet(spec) => {
+                    set.namespace == key.namespace && makes(spec, &set.name, &key.name)
+                }
+                _ => false,
+            });
+            sets.next().map(|(set, stored)| (set.clone(), stored.clone()))?
+        };
+        let twin =
+            stored.object.expand().into_iter().find(|twin| twin.metadata.name == key.name)?;
+        Some(self.view_made(key, &twin, &set, &stored))
+    }
+
+    /// What the thing of a twin shows, and what its services lack.
+    fn view_thing(&self, key: &ObjectKey, status: &mut Value) {
+        let Some(twin) = self.context.writer.twin(&format!("{}:{}", key.namespace, key.name))
+        else {
+            return;
+        };
+        let services = service_names(&twin);
+        let verdicts: serde_json::Map<String, Value> = services
+            .iter()
+            .filter_map(|service| {
+                let label = twin.property_named(service, "label")?;
+                let score = twin.property_named(service, "score");
+                Some((service.clone(), json!({ "label": label, "score": score })))
+            })
+            .collect();
+        status["thing"] = json!({
+            "thingId": twin.id.as_str(),
+            "revision": twin.revision,
+            "created": rfc3339(twin.created_us),
+            "modified": rfc3339(twin.modified_us),
+            "verdicts": verdicts,
+        });
+        if let Ok(id) = thing_id(&key.namespace, &key.name)
+            && let Some(members) = self.context.aggregates.members(&id)
+        {
+            status["members"] = members.len().into();
+        }
+        let lacking = services.iter().find_map(|service| {
+            let (found, _) = self.find_service(service)?;
+            let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
+            let ready = statuses.get(&found)?.conditions.iter().find(|c| c.condition == "Ready")?;
+            (ready.status == Truth::False && ready.reason == "NoHealthyInstance").then(|| {
+                let mut condition = ready.clone();
+                "ServicesReady".clone_into(&mut condition.condition);
+                condition.message = format!("service `{service}`: {}", ready.message);
+                condition
+            })
+        });
+        if let (Some(condition), Some(Value::Array(conditions))) =
+            (lacking, status.get_mut("conditions"))
+        {
+            conditions.push(json!(condition));
+        }
+    }
+
+    /// The object that a service of this name was deployed for.
+    fn find_service(&self, name: &str) -> Option<(ObjectKey, Value)> {
+        lock(&self.working.deployed).get(name).cloned()
+    }
+}
+
+/// Changes of one controller on their way to the disk.
+struct Staged<'a> {
+    reconciler: &'a Reconciler,
+    batch: Option<u64>,
+    waiting: usize,
+}
+
+impl<'a> Staged<'a> {
+    fn new(reconciler: &'a Reconciler) -> Self {
+        Self { reconciler, batch: None, waiting: 0 }
+    }
+
+    fn submit(&mut self, request: Request) -> Result<(), Report> {
+        match self.reconciler.context.writer.submit(request, now_us()) {
+            Ok(accepted) => self.batch = Some(accepted.batch),
+            Err(Rejected::Refused(Refusal::NotFound(..))) => {}
+            Err(rejected) => return Err(not_stored(&rejected)),
+        }
+        self.waiting += 1;
+        if self.waiting >= STAGED_MAX {
+            self.waiting = 0;
+            (self.reconciler.context.kick)();
+        }
+        Ok(())
+    }
+
+    /// Waits until all of it is durable.
+    fn finish(self) -> Result<(), Report> {
+        match self.batch {
+            None => Ok(()),
+            Some(batch) => {
+                self.reconciler.await_durable(batch).map_err(|why| Report::failed("NotStored", why))
+            }
+        }
+    }
+}
+
+fn not_stored(rejected: &Rejected) -> Report {
+    match rejected {
+        Rejected::Refused(Refusal::Stalled(_)) => {
+            Report::stalled("CorruptHistory", words(rejected))
+        }
+        Rejected::Refused(_) => Report::stalled("Refused", words(rejected)),
+        Rejected::NotStored(_) => Report::failed("NotStored", words(rejected)),
+    }
+}
+
+fn request(id: ThingId, change: Change) -> Request {
+    Request { id, change, only_if: Precondition::Always, origin: Origin::Runtime }
+}
+
+fn merge(id: ThingId, patch: Value) -> Request {
+    request(id, Change::Merge(Path::Thing, patch))
+}
+
+fn thing_id(namespace: &str, name: &str) -> Result<ThingId, Refusal> {
+    ThingId::parse(&format!("{namespace}:{name}"))
+}
+
+/// Where a reference is looked for, in order.
+fn lookup_order<'n>(namespace: &'n str, name: &'n str) -> Vec<(&'n str, &'n str)> {
+    match name.split_once('/') {
+        Some((namespace, name)) => vec![(namespace, name)],
+        None if namespace == DEFAULT_NAMESPACE => vec![(namespace, name)],
+        None => vec![(namespace, name), (DEFAULT_NAMESPACE, name)],
+    }
+}
+
+/// What a model is called among all: by name, with the namespace where it is not the default one.
+pub(super) fn model_name(key: &ObjectKey) -> String {
+    if key.namespace == DEFAULT_NAMESPACE {
+        key.name.clone()
+    } else {
+        format!("{}/{}", key.namespace, key.name)
+    }
+}
+
+/// Whether a TwinSet makes a twin of this name.
+pub(super) fn makes(set: &TwinSetSpec, set_name: &str, name: &str) -> bool {
+    if let Some(names) = &set.names {
+        return names.iter().any(|other| other == name);
+    }
+    let number = name.strip_prefix(set_name).and_then(|rest| rest.strip_prefix('-'));
+    number
+        .filter(|digits| !digits.starts_with('0'))
+        .and_then(|digits| digits.parse().ok())
+        .is_some_and(|number: u32| (1..=set.count.unwrap_or(0)).contains(&number))
+}
+
+/// The twins that a TwinSet may have made so far.
+fn set_names(key: &ObjectKey, stored: &Stored) -> BTreeSet<String> {
+    if key.kind != Kind::TwinSet {
+        return BTreeSet::new();
+    }
+    let counted = (1..=stored.made.count).map(|number| format!("{}-{number}", key.name));
+    counted.chain(stored.made.names.iter().cloned()).collect()
+}
+
+/// The services that a thing names, whoever wrote them there.
+fn service_names(twin: &Twin) -> Vec<String> {
+    match twin.attributes.as_deref().and_then(|attributes| attributes.get("services")) {
+        Some(Value::Array(names)) => {
+            names.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        }
+        Some(Value::Object(names)) => names.keys().cloned().collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn rules(model: &TwinModelSpec) -> NodeModel {
+    let features = model.features.iter().map(|(feature, of)| {
+        let properties = of.properties.iter().map(|(name, property)| {
+            let kind = match property.value_type {
+                ValueType::Number => ValueKind::Number,
+                ValueType::Integer => ValueKind::Integer,
+                ValueType::Boolean => ValueKind::Boolean,
+                ValueType::String => ValueKind::Text,
+                ValueType::Object => ValueKind::Object,
+                ValueType::Array => ValueKind::Array,
+            };
+            let (minimum, maximum) = (property.minimum, property.maximum);
+            (name.clone(), PropertyRule { kind, minimum, maximum })
+        });
+        (feature.clone(), properties.collect())
+    });
+    NodeModel::new(features.collect())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,371 @@
+//! The control API: what the command line talks to, as JSON over HTTP under `/edgetwin/v1`.
+//!
+//! | request | does |
+//! |---|---|
+//! | `POST /apply` | checks, plans and stores documents: `{"documents", "dryRun", "prune", "set", "base"}` |
+//! | `POST /plan` | the same as a dry run |
+//! | `GET /objects`, `/objects/KIND`, `/objects/KIND/NAMESPACE/NAME` | objects with status; `?namespace=`, `?labelSelector=`, `?made=true` lists the twins of TwinSets, too |
+//! | `POST /delete` | marks objects as deleted: `{"objects": [{"kind", "namespace", "name"}]}` |
+//! | `DELETE /objects/KIND/NAMESPACE/NAME` | the same for one |
+//! | `GET /events` | the latest events; `?watch=true` goes on as server-sent events |
+//! | `GET /status`, `GET /version` | how the runtime is, and what it is |
+//! | `PUT`, `HEAD /artefacts/SHA256` | model files and training data by digest |
+//!
+//! An error is `{"error": {"code", "message", "hint"}}`, with `diagnostics` where documents have
+//! mistakes.
+//!
+//! Not here: which hosts and origins may ask (the layer that all surfaces share).
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::sse::{self, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::disk::ARTEFACT_BYTES_MAX;
+use super::{ApplyError, ApplyOptions, ObjectKey, Reconciler};
+use crate::manifest::{Kind, diagnostic};
+use crate::telemetry::Event;
+use crate::twin::selector::Selector;
+
+/// Largest body of an apply, bytes: 10,000 documents of 1.6 KB. A larger one is answered with 413.
+pub const APPLY_BYTES_MAX: usize = 16 << 20;
+
+/// Time between two looks for events that are new.
+const EVENTS_PERIOD: Duration = Duration::from_millis(250);
+
+type Control = State<Arc<Reconciler>>;
+
+/// The routes, below `/edgetwin/v1`.
+pub fn router(reconciler: Arc<Reconciler>) -> Router {
+    let routes = Router::new()
+        .route("/apply", post(apply))
+        .route("/plan", post(plan))
+        .route("/delete", post(delete_many))
+        .route("/objects", get(list_all))
+        .route("/objects/{kind}", get(list))
+        .route("/objects/{kind}/{namespace}/{name}", get(one).delete(delete_one))
+        .route("/events", get(events))
+        .route("/status", get(status))
+        .route("/version", get(version))
+        .layer(DefaultBodyLimit::max(APPLY_BYTES_MAX))
+        .route(
+            "/artefacts/{digest}",
+            put(put_artefact).head(has_artefact).layer(DefaultBodyLimit::max(ARTEFACT_BYTES_MAX)),
+        )
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not-found", "no such path") })
+        .with_state(reconciler);
+    Router::new().nest("/edgetwin/v1", routes)
+}
+
+/// Why a request was not carried out.
+struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    hint: Option<String>,
+    diagnostics: Option<Value>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), hint: None, diagnostics: None }
+    }
+
+    fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", message)
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut error = json!({ "code": self.code, "message": self.message });
+        if let Some(hint) = self.hint {
+            error["hint"] = hint.into();
+        }
+        if let Some(diagnostics) = self.diagnostics {
+            error["diagnostics"] = diagnostics;
+        }
+        answer(self.status, &json!({ "error": error }))
+    }
+}
+
+impl From<ApplyError> for Problem {
+    fn from(error: ApplyError) -> Self {
+        let message = error.to_string();
+        match error {
+            ApplyError::Invalid(diagnostics) => Self {
+                diagnostics: Some(diagnostic::to_json(&diagnostics)["diagnostics"].take()),
+                ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
+            },
+            ApplyError::Plan(super::PlanError::PruneWithoutSet) => {
+                Self::bad(message).hint("name the set: `--prune --set NAME`")
+            }
+            ApplyError::Plan(super::PlanError::OwnedByOther { set, .. }) => {
+                Self::new(StatusCode::CONFLICT, "conflict", message)
+                    .hint(format!("apply it with `--set {set}`, or delete it first"))
+            }
+            ApplyError::BaseMoved => {
+                Self::new(StatusCode::CONFLICT, "base-moved", message).hint("make the plan again")
+            }
+            ApplyError::TooLarge(..) => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
+            }
+            ApplyError::NotStored(_) => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "not-stored", message)
+            }
+        }
+    }
+}
+
+fn answer(status: StatusCode, value: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+fn ok(value: &Value) -> Response {
+    answer(StatusCode::OK, value)
+}
+
+/// The body of an apply.
+#[derive(Deserialize)]
+struct Apply {
+    documents: Vec<Value>,
+    #[serde(flatten)]
+    options: Value,
+}
+
+async fn run_apply(
+    reconciler: Arc<Reconciler>,
+    body: &[u8],
+    dry_run: bool,
+) -> Result<Response, Problem> {
+    let body: Apply = parse(body)?;
+    let mut options: ApplyOptions =
+        serde_json::from_value(body.options).map_err(|error| Problem::bad(error.to_string()))?;
+    options.dry_run |= dry_run;
+    let report = reconciler.apply(body.documents, options).await?;
+    Ok(ok(&report.to_json()))
+}
+
+async fn apply(State(reconciler): Control, body: Bytes) -> Result<Response, Problem> {
+    run_apply(reconciler, &body, false).await
+}
+
+async fn plan(State(reconciler): Control, body: Bytes) -> Result<Response, Problem> {
+    run_apply(reconciler, &body, true).await
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::bad(format!("the body: {error}")))
+}
+
+/// What a list is limited to.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Listing {
+    namespace: Option<String>,
+    label_selector: Option<String>,
+    made: bool,
+}
+
+async fn list_all(state: Control, query: Query<Listing>) -> Result<Response, Problem> {
+    list_of(&state, None, &query)
+}
+
+async fn list(
+    state: Control,
+    Path(kind): Path<String>,
+    query: Query<Listing>,
+) -> Result<Response, Problem> {
+    list_of(&state, Some(find_kind(&kind)?), &query)
+}
+
+fn list_of(
+    reconciler: &Reconciler,
+    kind: Option<Kind>,
+    query: &Listing,
+) -> Result<Response, Problem> {
+    let selector: Selector = query.label_selector.as_deref().unwrap_or_default().parse().map_err(
+        |error: crate::scalar::ScalarError| Problem::bad(error.message).hint(error.help),
+    )?;
+    let items = reconciler.list(kind, query.namespace.as_deref(), &selector, query.made);
+    Ok(ok(&json!({ "kind": "List", "items": items })))
+}
+
+fn find_kind(word: &str) -> Result<Kind, Problem> {
+    Kind::find(word).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "unknown-kind", format!("there is no kind `{word}`"))
+    })
+}
+
+fn key(kind: &str, namespace: String, name: String) -> Result<ObjectKey, Problem> {
+    Ok(ObjectKey { kind: find_kind(kind)?, namespace, name })
+}
+
+fn missing(key: &ObjectKey) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not-found", format!("there is no {key}"))
+}
+
+async fn one(
+    State(reconciler): Control,
+    Path((kind, namespace, name)): Path<(String, String, String)>,
+) -> Result<Response, Problem> {
+    let key = key(&kind, namespace, name)?;
+    reconciler.get(&key).map(|value| ok(&value)).ok_or_else(|| missing(&key))
+}
+
+async fn delete_one(
+    State(reconciler): Control,
+    Path((kind, namespace, name)): Path<(String, String, String)>,
+) -> Result<Response, Problem> {
+    let key = key(&kind, namespace, name)?;
+    let (deleted, _) = reconciler.delete(vec![key.clone()]).await?;
+    if deleted.is_empty() {
+        return Err(missing(&key));
+    }
+    Ok(answer(StatusCode::ACCEPTED, &json!({ "deleted": deleted, "missing": [] })))
+}
+
+/// The body of a deletion.
+#[derive(Deserialize)]
+struct Delete {
+    objects: Vec<ObjectKey>,
+}
+
+async fn delete_many(State(reconciler): Control, body: Bytes) -> Result<Response, Problem> {
+    let body: Delete = parse(&body)?;
+    let (deleted, missing) = reconciler.delete(body.objects).await?;
+    Ok(answer(StatusCode::ACCEPTED, &json!({ "deleted": deleted, "missing": missing })))
+}
+
+/// How to show events.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Watching {
+    watch: bool,
+}
+
+async fn events(State(reconciler): Control, query: Query<Watching>) -> Response {
+    if !query.watch {
+        let events = reconciler.context.telemetry.events();
+        return ok(
+            &json!({ "kind": "List", "items": events.iter().map(event).collect::<Vec<_>>() }),
+        );
+    }
+    let start = (reconciler, i64::MIN, VecDeque::<Event>::new());
+    let stream = stream::unfold(start, |(reconciler, mut seen, mut waiting)| async move {
+        loop {
+            if let Some(next) = waiting.pop_front() {
+                let data = sse::Event::default().data(event(&next).to_string());
+                return Some((Ok::<_, Infallible>(data), (reconciler, seen, waiting)));
+            }
+            let events = reconciler.context.telemetry.events();
+            waiting.extend(events.into_iter().filter(|event| event.last_us > seen));
+            if let Some(newest) = waiting.back() {
+                seen = newest.last_us;
+                continue;
+            }
+            let mut stopping = reconciler.stopping.subscribe();
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return None,
+                () = tokio::time::sleep(EVENTS_PERIOD) => {}
+            }
+        }
+    });
+    Sse::new(stream).keep_alive(sse::KeepAlive::default()).into_response()
+}
+
+/// An event with readable times.
+fn event(event: &Event) -> Value {
+    json!({
+        "type": event.severity,
+        "reason": event.reason,
+        "object": event.object,
+        "message": event.message,
+        "count": event.count,
+        "first": crate::scalar::rfc3339(event.first_us),
+        "last": crate::scalar::rfc3339(event.last_us),
+    })
+}
+
+async fn status(State(reconciler): Control) -> Response {
+    let writer = &reconciler.context.writer;
+    let counts = writer.counts();
+    let durable = writer.durable_now();
+    let objects: serde_json::Map<String, Value> = reconciler
+        .counts()
+        .into_iter()
+        .map(|(kind, (all, ready))| (kind.to_string(), json!({ "total": all, "ready": ready })))
+        .collect();
+    let models = reconciler.models();
+    let models = models.read().unwrap_or_else(std::sync::PoisonError::into_inner).len();
+    ok(&json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "twins": writer.twin_count(),
+        "stalledTwins": writer.stalled().iter().map(|id| id.as_str()).collect::<Vec<_>>(),
+        "objects": objects,
+        "models": models,
+        "store": {
+            "durability": "synced",
+            "readOnly": writer.read_only(),
+            "failed": durable.failed,
+            "events": counts.events,
+            "batches": counts.batches,
+            "bytes": counts.bytes,
+            "refusedForSpace": counts.full,
+            "commitMicroseconds": counts.commit_time.as_micros(),
+        },
+    }))
+}
+
+async fn version() -> Response {
+    ok(&json!({
+        "name": "edgetwin",
+        "version": env!("CARGO_PKG_VERSION"),
+        "apiVersion": crate::manifest::API_VERSION,
+    }))
+}
+
+async fn put_artefact(
+    State(reconciler): Control,
+    Path(digest): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let digest = digest.strip_prefix("sha256:").unwrap_or(&digest).to_owned();
+    let this = reconciler.clone();
+    let kept = tokio::task::spawn_blocking(move || this.artefacts.put(&digest, &body)).await;
+    match kept.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+        Ok(()) => {
+            reconciler.wake_models();
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(Problem::bad(error.to_string()))
+        }
+        Err(error) => Err(Problem::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "not-stored",
+            format!("the artefact cannot be kept: {error}"),
+        )),
+    }
+}
+
+async fn has_artefact(State(reconciler): Control, Path(digest): Path<String>) -> StatusCode {
+    let digest = digest.strip_prefix("sha256:").unwrap_or(&digest);
+    if reconciler.artefacts.has(digest) { StatusCode::OK } else { StatusCode::NOT_FOUND }
+}

@@ -1,0 +1,998 @@
+//! Reconciling: what is declared is stored, and one controller a kind makes it so and keeps it so.
+//!
+//! [`Reconciler::apply`] checks documents, plans, and stores what changed in one batch; only when
+//! that is durable are the controllers woken. A controller compares what its object asks for with
+//! what is there, does what is missing and sets conditions. It is started by level: by a change of
+//! its object or of something that the object refers to, by a failure's backoff, and by a slow
+//! resync; running it again does nothing new.
+//!
+//! An object is a document of the writer, `object/Kind/namespace/name`. Its *generation* rises
+//! when its spec changes. Status (conditions) is kept in memory: it is what the controllers found
+//! since the start, so it can never be mistaken for something that was asked for.
+//!
+//! What an object made is remembered with it, so that a field that is declared no longer is taken
+//! back, and what others wrote into the same twin is left alone. A deleted object stays, marked,
+//! until its controller has removed what it made.
+//!
+//! Always true, and tested:
+//! 1. one broken document changes nothing;
+//! 2. a second apply of the same documents changes nothing;
+//! 3. a failure of one object delays no other.
+//!
+//! Not here: reading YAML (`manifest`), the HTTP surface (`reconcile::http`).
+
+mod aggregates;
+mod controllers;
+pub mod disk;
+pub mod http;
+mod models;
+pub mod plan;
+pub mod queue;
+mod twins;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::edgeai::Model;
+use crate::edgeai::service::Services;
+use crate::manifest::{self, Diagnostic, Kind, Object, Spec};
+use crate::node::Directory;
+use crate::scalar::rfc3339;
+use crate::store::record::KEY_LEN_MAX;
+use crate::telemetry::{Severity, Telemetry, now_us};
+use crate::twin::aggregate::Aggregates;
+use crate::twin::selector::Selector;
+use crate::writer::{DOCUMENT_LEN_MAX, Rejected, Writer};
+use plan::{Ownership, Plan, PlanError, Verb};
+use queue::{Outcome, Queue};
+
+/// Controllers that work at the same time. They wait for the disk most of the time; more would
+/// only compete with the readings for two cores.
+const PARALLEL_MAX: usize = 4;
+
+/// Time between two looks at an object that nothing happened to.
+const RESYNC: Duration = Duration::from_secs(300);
+
+/// Keys of documents start with this.
+const PREFIX: &str = "object/";
+
+/// Trained models by name: of the default namespace `name`, of others `namespace/name`.
+pub type Models = RwLock<HashMap<String, Arc<Model>>>;
+
+/// What a reconciler works with.
+pub struct ReconcilerContext {
+    /// Where objects and twins are recorded.
+    pub writer: Arc<Writer>,
+    /// What readings are checked against.
+    pub directory: Arc<Directory>,
+    /// Where events are noted.
+    pub telemetry: Arc<Telemetry>,
+    /// Runs services.
+    pub services: Arc<dyn Services>,
+    /// The directory of the state; models are kept below it.
+    pub state_dir: PathBuf,
+    /// Has what is staged committed, by whoever commits.
+    pub kick: Arc<dyn Fn() + Send + Sync>,
+    /// The aggregates that the writer derives.
+    pub aggregates: Arc<Aggregates>,
+}
+
+/// Which object: unique among all.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectKey {
+    /// What sort of object.
+    pub kind: Kind,
+    /// Where its name is unique.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// The key of an object.
+    pub fn of(object: &Object) -> Self {
+        Self {
+            kind: object.kind,
+            namespace: object.metadata.namespace.clone(),
+            name: object.metadata.name.clone(),
+        }
+    }
+
+    fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// The key of its document: readable, or a digest where that would be too long for the log.
+    fn document(&self) -> String {
+        let key = format!("{PREFIX}{self}");
+        if key.len() <= KEY_LEN_MAX {
+            return key;
+        }
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(key.as_bytes());
+        format!("{PREFIX}{}/{}", self.kind, hex(&digest))
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+impl FromStr for ObjectKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let [kind, namespace, name] = parts[..] else {
+            return Err(format!("`{text}` is not KIND/NAMESPACE/NAME"));
+        };
+        let kind = Kind::find(kind).ok_or_else(|| format!("there is no kind `{kind}`"))?;
+        Ok(Self::new(kind, namespace, name))
+    }
+}
+
+/// An object as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// What was declared.
+    pub object: Object,
+    /// Rises by one with each change of the spec.
+    pub generation: u64,
+    /// Rises by one with each change of anything declared.
+    pub revision: u64,
+    /// The set that owns it.
+    pub set: Option<String>,
+    /// When it was first applied, microseconds since 1970.
+    pub created_us: i64,
+    /// Whether it goes as soon as what it made is gone.
+    pub deleting: bool,
+    /// What it may have left in twins, by this generation or an earlier one.
+    pub made: Made,
+}
+
+/// What an object may have left in twins.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Made {
+    /// Twins `NAME-1` to `NAME-count` of a TwinSet.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub count: u32,
+    /// Twins of a TwinSet by name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub names: BTreeSet<String>,
+    /// Parts of each twin, such as `attributes/floor`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub paths: BTreeSet<String>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+impl Made {
+    fn merge(&mut self, other: Self) {
+        self.count = self.count.max(other.count);
+        self.names.extend(other.names);
+        self.paths.extend(other.paths);
+    }
+}
+
+impl Stored {
+    fn to_json(&self) -> Value {
+        json!({
+            "object": self.object.json,
+            "generation": self.generation,
+            "revision": self.revision,
+            "set": self.set,
+            "created": self.created_us,
+            "deleting": self.deleting,
+            "made": self.made,
+        })
+    }
+
+    fn from_json(value: &Value) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Document {
+            object: Value,
+            generation: u64,
+            revision: u64,
+            set: Option<String>,
+            created: i64,
+            deleting: bool,
+            made: Made,
+        }
+        let document = Document::deserialize(value).map_err(|error| error.to_string())?;
+        Ok(Self {
+            object: Object::from_checked(document.object)?,
+            generation: document.generation,
+            revision: document.revision,
+            set: document.set,
+            created_us: document.created,
+            deleting: document.deleting,
+            made: document.made,
+        })
+    }
+}
+
+/// One fact about an object, shaped like Kubernetes' `metav1.Condition`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Ready`, `Reconciling` or `Stalled`.
+    #[serde(rename = "type")]
+    pub condition: String,
+    /// Whether it is so.
+    pub status: Truth,
+    /// Why, as a stable CamelCase word.
+    pub reason: String,
+    /// Why, as a sentence.
+    pub message: String,
+    /// Since when `status` is what it is.
+    pub last_transition_time: String,
+    /// The generation that this was found for.
+    pub observed_generation: u64,
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Truth {
+    /// It does.
+    True,
+    /// It does not.
+    False,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl fmt::Display for Truth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// What was found about an object.
+#[derive(Debug, Clone, Default)]
+struct Status {
+    observed_generation: u64,
+    conditions: Vec<Condition>,
+}
+
+/// What a controller found.
+#[derive(Debug, Clone)]
+struct Report {
+    ready: Truth,
+    reason: &'static str,
+    message: String,
+    progress: Progress,
+    next: Outcome,
+}
+
+/// Whether a controller still works on its object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing is left to do.
+    Settled,
+    /// It goes on by itself.
+    Reconciling,
+    /// It cannot go on until somebody changes something.
+    Stalled,
+}
+
+impl Report {
+    fn ready(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            ready: Truth::True,
+            reason,
+            message: message.into(),
+            progress: Progress::Settled,
+            next: Outcome::Done,
+        }
+    }
+
+    /// What nobody acts on yet.
+    fn not_acted_on(message: impl Into<String>) -> Self {
+        Self { ready: Truth::Unknown, ..Self::ready("NotActedOn", message) }
+    }
+
+    /// Something is missing that comes by itself, and then wakes this object.
+    fn waiting(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            ready: Truth::False,
+            progress: Progress::Reconciling,
+            ..Self::ready(reason, message)
+        }
+    }
+
+    /// It did not work, and may work later.
+    fn failed(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { next: Outcome::Failed, ..Self::waiting(reason, message) }
+    }
+
+    /// It cannot work as declared.
+    fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { progress: Progress::Stalled, ..Self::waiting(reason, message) }
+    }
+
+    fn again(mut self, after: Duration) -> Self {
+        self.next = Outcome::Again(after);
+        self
+    }
+}
+
+/// How to apply.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplyOptions {
+    /// Plan, and change nothing.
+    pub dry_run: bool,
+    /// Delete the objects of the set that are not declared.
+    pub prune: bool,
+    /// The set that owns the objects.
+    pub set: Option<String>,
+    /// The base of a saved plan: nothing is changed if it has moved.
+    pub base: Option<String>,
+}
+
+/// What was, or would be, applied.
+#[derive(Debug, Clone)]
+pub struct ApplyReport {
+    /// Whether nothing was changed because a dry run was asked for.
+    pub dry_run: bool,
+    /// What happened, or would.
+    pub plan: Plan,
+    /// What is stored and not acted on yet, one sentence each.
+    pub not_acted_on: Vec<String>,
+    /// What is probably not what was meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl ApplyReport {
+    /// The form for programs.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "dryRun": self.dry_run,
+            "base": self.plan.base,
+            "actions": self.plan.actions,
+            "summary": self.plan.summary(),
+            "notActedOn": self.not_acted_on,
+            "warnings": manifest::diagnostic::to_json(&self.warnings)["diagnostics"],
+        })
+    }
+}
+
+/// Why nothing was applied.
+#[derive(Debug, Clone)]
+pub enum ApplyError {
+    /// The documents have mistakes.
+    Invalid(Vec<Diagnostic>),
+    /// There is no plan.
+    Plan(PlanError),
+    /// The stored objects changed since the plan was made.
+    BaseMoved,
+    /// An object is too large to be stored: which, bytes.
+    TooLarge(ObjectKey, usize),
+    /// There is no room, or the log takes nothing any more.
+    NotStored(String),
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(diagnostics) => {
+                let errors = diagnostics.iter().filter(|one| one.is_error()).count();
+                write!(f, "the documents have {}", manifest::diagnostic::plural(errors, "error"))
+            }
+            Self::Plan(error) => error.fmt(f),
+            Self::BaseMoved => f.write_str("the objects changed since the plan was made"),
+            Self::TooLarge(key, len) => {
+                write!(f, "{key} has {len} bytes; an object takes {DOCUMENT_LEN_MAX} at most")
+            }
+            Self::NotStored(why) => write!(f, "nothing could be stored: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+impl From<PlanError> for ApplyError {
+    fn from(error: PlanError) -> Self {
+        Self::Plan(error)
+    }
+}
+
+/// See the module.
+pub struct Reconciler {
+    context: ReconcilerContext,
+    artefacts: disk::Artefacts,
+    objects: RwLock<BTreeMap<ObjectKey, Stored>>,
+    statuses: RwLock<HashMap<ObjectKey, Status>>,
+    queue: Queue<ObjectKey>,
+    /// One apply at a time: each plans against what the one before stored.
+    applying: tokio::sync::Mutex<()>,
+    /// Counts changes of objects and statuses, for those who wait for one.
+    changed: watch::Sender<u64>,
+    /// Turns true at the end, for streams that would go on.
+    stopping: watch::Sender<bool>,
+    models: Arc<Models>,
+    working: controllers::Working,
+}
+
+impl Reconciler {
+    /// Reads the stored objects; readings are checked against their models from here on. Nothing
+    /// is changed before [`Reconciler::run`].
+    pub fn new(context: ReconcilerContext) -> Arc<Self> {
+        let reconciler = Arc::new(Self {
+            artefacts: disk::Artefacts::new(context.state_dir.join("models")),
+            context,
+            objects: RwLock::default(),
+            statuses: RwLock::default(),
+            queue: Queue::default(),
+            applying: tokio::sync::Mutex::new(()),
+            changed: watch::Sender::new(0),
+            stopping: watch::Sender::new(false),
+            models: Arc::default(),
+            working: controllers::Working::default(),
+        });
+        reconciler.load();
+        reconciler
+    }
+
+    fn load(&self) {
+        let mut objects = BTreeMap::new();
+        for (document, value) in self.context.writer.documents(PREFIX) {
+            match Stored::from_json(&value) {
+                Ok(stored) => {
+                    objects.insert(ObjectKey::of(&stored.object), stored);
+                }
+                Err(why) => self.context.telemetry.event(
+                    now_us(),
+                    Severity::Warning,
+                    "UnreadableObject",
+                    document,
+                    format!("the stored object cannot be read and is left as it is: {why}"),
+                ),
+            }
+        }
+        let keys: Vec<ObjectKey> = objects.keys().cloned().collect();
+        *self.objects.write().unwrap_or_else(PoisonError::into_inner) = objects;
+        for key in keys {
+            self.set_directory(&key);
+            self.mark_changed(&key);
+            self.queue.add(key);
+        }
+    }
+
+    /// Works until `stop` turns true, then ends what is in hand.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        let mut resync = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                key = self.queue.next(), if tasks.len() < PARALLEL_MAX => {
+                    let this = self.clone();
+                    tasks.spawn_blocking(move || this.reconcile(key));
+                }
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a controller ended in the middle of its work");
+                    }
+                }
+                _ = resync.tick() => {
+                    let keys: Vec<ObjectKey> = self.objects().keys().cloned().collect();
+                    keys.into_iter().for_each(|key| self.queue.add(key));
+                }
+            }
+        }
+        self.stopping.send_replace(true);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// One round of one controller.
+    fn reconcile(self: &Arc<Self>, key: ObjectKey) {
+        let Some(stored) = self.objects().get(&key).cloned() else {
+            self.queue.done(key, Outcome::Done);
+            return;
+        };
+        let outcome = if stored.deleting {
+            match self.finalise(&key, &stored).and_then(|()| self.forget(&key, &stored)) {
+                Ok(()) => Outcome::Done,
+                Err(why) => {
+                    self.set_status(&key, &stored, Report::failed("NotDeleted", why));
+                    Outcome::Failed
+                }
+            }
+        } else {
+            let report = self.act(&key, &stored);
+            let next = report.next;
+            if report.progress == Progress::Settled {
+                self.forget_what_is_gone(&key, &stored);
+            }
+            self.set_status(&key, &stored, report);
+            next
+        };
+        self.queue.done(key, outcome);
+    }
+
+    /// Removes the document of a deleted object whose traces are gone.
+    fn forget(&self, key: &ObjectKey, stored: &Stored) -> Result<(), String> {
+        let _turn = self.applying.blocking_lock();
+        // It may have been declared again meanwhile.
+        if self.objects().get(key) != Some(stored) {
+            return Ok(());
+        }
+        self.put(vec![(key.document(), None)])?;
+        self.write_objects(|objects| {
+            objects.remove(key);
+        });
+        self.statuses.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.changed.send_modify(|count| *count += 1);
+        self.wake_dependents(std::slice::from_ref(key));
+        Ok(())
+    }
+
+    /// Once an object is as declared, what its earlier generations made is no longer there.
+    fn forget_what_is_gone(&self, key: &ObjectKey, stored: &Stored) {
+        let made = twins::made(&stored.object);
+        if made == stored.made {
+            return;
+        }
+        let _turn = self.applying.blocking_lock();
+        if self.objects().get(key) != Some(stored) {
+            return;
+        }
+        let next = Stored { made, ..stored.clone() };
+        // Kept as it was, it only costs a look at what is not there.
+        if self.put(vec![(key.document(), Some(Arc::new(next.to_json())))]).is_ok() {
+            self.write_objects(|objects| {
+                objects.insert(key.clone(), next);
+            });
+        }
+    }
+
+    /// Checks, plans, stores and wakes the controllers.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; nothing is changed then.
+    pub async fn apply(
+        self: &Arc<Self>,
+        documents: Vec<Value>,
+        options: ApplyOptions,
+    ) -> Result<ApplyReport, ApplyError> {
+        let _turn = self.applying.lock().await;
+        let this = self.clone();
+        // Thousands of documents take a while to check.
+        let prepared = tokio::task::spawn_blocking(move || this.prepare(documents, &options)).await;
+        let (report, changes) =
+            prepared.map_err(|error| ApplyError::NotStored(error.to_string()))??;
+        if !report.dry_run {
+            self.store(changes).await?;
+        }
+        Ok(report)
+    }
+
+    /// What an apply would do, and the objects as they would be.
+    fn prepare(
+        &self,
+        documents: Vec<Value>,
+        options: &ApplyOptions,
+    ) -> Result<(ApplyReport, Vec<(ObjectKey, Stored)>), ApplyError> {
+        let objects = self.objects();
+        let set = options.set.as_deref();
+        let ownership = Ownership { set, prune: options.prune };
+        let pruned = |stored: &Stored| options.prune && stored.set.as_deref() == set;
+        let stays = |stored: &&Stored| !stored.deleting && !pruned(stored);
+        let known: Vec<Object> =
+            objects.values().filter(stays).map(|stored| stored.object.clone()).collect();
+        let parsed = manifest::from_json(documents, &known);
+        if parsed.has_errors() {
+            return Err(ApplyError::Invalid(parsed.diagnostics));
+        }
+        let plan = plan::plan(&parsed.objects, &objects, ownership)?;
+        if options.base.as_ref().is_some_and(|base| *base != plan.base) {
+            return Err(ApplyError::BaseMoved);
+        }
+        let not_acted_on = parsed.objects.iter().flat_map(manifest::not_acted_on).collect();
+        let mut declared: HashMap<ObjectKey, Object> =
+            parsed.objects.into_iter().map(|object| (ObjectKey::of(&object), object)).collect();
+        let now_us = now_us();
+        let mut changes = Vec::new();
+        for action in plan.actions.iter().filter(|action| action.action != Verb::Unchanged) {
+            let before = objects.get(&action.key);
+            let stored = match (action.action, declared.remove(&action.key), before) {
+                (Verb::Delete, _, Some(before)) => {
+                    let revision = before.revision + 1;
+                    Stored { deleting: true, revision, ..before.clone() }
+                }
+                (_, Some(object), before) => {
+                    let mut stored = declare(object, before, action, set, now_us);
+                    inherit(&mut stored, &objects);
+                    stored
+                }
+                _ => continue,
+            };
+            let len = stored.to_json().to_string().len();
+            if len > DOCUMENT_LEN_MAX {
+                return Err(ApplyError::TooLarge(action.key.clone(), len));
+            }
+            changes.push((action.key.clone(), stored));
+        }
+        let warnings = parsed.diagnostics;
+        Ok((ApplyReport { dry_run: options.dry_run, plan, not_acted_on, warnings }, changes))
+    }
+
+    /// Stores changed objects in one batch and, once that is durable, wakes the controllers.
+    async fn store(&self, changes: Vec<(ObjectKey, Stored)>) -> Result<(), ApplyError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let document = |(key, stored): &(ObjectKey, Stored)| {
+            (key.document(), Some(Arc::new(stored.to_json())))
+        };
+        let not_stored = |rejected: Rejected| ApplyError::NotStored(words(&rejected));
+        let documents = changes.iter().map(document).collect();
+        let batch = self.context.writer.put_documents(documents, now_us()).map_err(not_stored)?;
+        (self.context.kick)();
+        self.durable(batch).await.map_err(ApplyError::NotStored)?;
+        let keys: Vec<ObjectKey> = changes.iter().map(|(key, _)| key.clone()).collect();
+        self.write_objects(|objects| objects.extend(changes));
+        for key in &keys {
+            self.mark_changed(key);
+        }
+        self.wake_dependents(&keys);
+        keys.into_iter().for_each(|key| self.queue.add(key));
+        Ok(())
+    }
+
+    /// Marks objects as deleted; their controllers remove them. Returns those that there are, and
+    /// those that there are not.
+    ///
+    /// # Errors
+    /// [`ApplyError::NotStored`]; nothing is changed then.
+    pub async fn delete(
+        self: &Arc<Self>,
+        keys: Vec<ObjectKey>,
+    ) -> Result<(Vec<ObjectKey>, Vec<ObjectKey>), ApplyError> {
+        let _turn = self.applying.lock().await;
+        let (found, missing): (Vec<_>, Vec<_>) = {
+            let objects = self.objects();
+            keys.into_iter().partition(|key| objects.contains_key(key))
+        };
+        let changes = {
+            let objects = self.objects();
+            let live = found.iter().filter_map(|key| Some((key, objects.get(key)?)));
+            live.filter(|(_, stored)| !stored.deleting)
+                .map(|(key, stored)| {
+                    let revision = stored.revision + 1;
+                    (key.clone(), Stored { deleting: true, revision, ..stored.clone() })
+                })
+                .collect()
+        };
+        self.store(changes).await?;
+        Ok((found, missing))
+    }
+
+    /// Waits until each object is ready or gone, at most for `timeout`. Returns those that are
+    /// neither.
+    pub async fn wait_ready(&self, keys: &[ObjectKey], timeout: Duration) -> Vec<ObjectKey> {
+        let mut changed = self.changed.subscribe();
+        let deadline = Instant::now() + timeout;
+        loop {
+            changed.mark_unchanged();
+            let waiting: Vec<ObjectKey> =
+                keys.iter().filter(|key| self.is_ready(key) == Some(false)).cloned().collect();
+            if waiting.is_empty() {
+                return waiting;
+            }
+            if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
+                return waiting;
+            }
+        }
+    }
+
+    /// Whether an object is ready; what nobody acts on counts as ready. `None` if there is none.
+    pub fn is_ready(&self, key: &ObjectKey) -> Option<bool> {
+        self.objects().get(key)?;
+        let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
+        let conditions = statuses.get(key).map_or(&[][..], |status| &status.conditions);
+        let is = |name: &str, truth| {
+            conditions.iter().any(|one| one.condition == name && one.status == truth)
+        };
+        let not_acted_on = conditions.iter().any(|one| one.reason == "NotActedOn");
+        Some((is("Ready", Truth::True) || not_acted_on) && !is("Reconciling", Truth::True))
+    }
+
+    /// The object with its status, as reading verbs show it.
+    pub fn get(&self, key: &ObjectKey) -> Option<Value> {
+        let stored = self.objects().get(key).cloned();
+        match stored {
+            Some(stored) => Some(self.view(key, &stored)),
+            None => self.made_twin(key),
+        }
+    }
+
+    /// All objects of a kind, or of all kinds, by kind, namespace and name.
+    ///
+    /// * `made`: whether the twins that TwinSets make are listed, too.
+    pub fn list(
+        &self,
+        kind: Option<Kind>,
+        namespace: Option<&str>,
+        selector: &Selector,
+        made: bool,
+    ) -> Vec<Value> {
+        let objects = self.objects();
+        let in_reach = |place: &str| namespace.is_none_or(|namespace| namespace == place);
+        let mut listed: Vec<(ObjectKey, Value)> = objects
+            .iter()
+            .filter(|(key, stored)| {
+                kind.is_none_or(|kind| kind == key.kind)
+                    && in_reach(&key.namespace)
+                    && selector.matches(&stored.object.metadata.labels)
+            })
+            .map(|(key, stored)| (key.clone(), self.view(key, stored)))
+            .collect();
+        if made && kind.is_none_or(|kind| kind == Kind::Twin) {
+            let sets = objects.iter().filter(|(key, stored)| {
+                key.kind == Kind::TwinSet && in_reach(&key.namespace) && !stored.deleting
+            });
+            for (set, stored) in sets {
+                for twin in stored.object.expand() {
+                    if selector.matches(&twin.metadata.labels) {
+                        let key = ObjectKey::of(&twin);
+                        let value = self.view_made(&key, &twin, set, stored);
+                        listed.push((key, value));
+                    }
+                }
+            }
+            listed.sort_by(|(a, _), (b, _)| a.cmp(b));
+        }
+        listed.into_iter().map(|(_, value)| value).collect()
+    }
+
+    /// The trained models that are loaded.
+    pub fn models(&self) -> Arc<Models> {
+        self.models.clone()
+    }
+
+    /// The store of model files and training data.
+    pub fn artefacts(&self) -> &disk::Artefacts {
+        &self.artefacts
+    }
+
+    /// How many objects there are of each kind, and how many of them are ready.
+    pub fn counts(&self) -> BTreeMap<Kind, (usize, usize)> {
+        let mut counts = BTreeMap::new();
+        let keys: Vec<ObjectKey> = self.objects().keys().cloned().collect();
+        for key in keys {
+            let ready = self.is_ready(&key) == Some(true);
+            let (all, good) = counts.entry(key.kind).or_insert((0, 0));
+            *all += 1;
+            *good += usize::from(ready);
+        }
+        counts
+    }
+
+    /// The objects as declared.
+    pub fn declared(&self) -> Vec<Object> {
+        let objects = self.objects();
+        let live = objects.values().filter(|stored| !stored.deleting);
+        live.map(|stored| stored.object.clone()).collect()
+    }
+
+    fn objects(&self) -> RwLockReadGuard<'_, BTreeMap<ObjectKey, Stored>> {
+        self.objects.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_objects(&self, change: impl FnOnce(&mut BTreeMap<ObjectKey, Stored>)) {
+        change(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Stores documents and waits until they are durable. For controllers.
+    fn put(&self, documents: Vec<(String, Option<Arc<Value>>)>) -> Result<(), String> {
+        let batch = self
+            .context
+            .writer
+            .put_documents(documents, now_us())
+            .map_err(|rejected| words(&rejected))?;
+        self.await_durable(batch)
+    }
+
+    /// Has everything up to `batch` committed and waits for it. For controllers, which run on
+    /// threads that may block.
+    fn await_durable(&self, batch: u64) -> Result<(), String> {
+        (self.context.kick)();
+        tokio::runtime::Handle::current().block_on(self.durable(batch))
+    }
+
+    async fn durable(&self, batch: u64) -> Result<(), String> {
+        let mut durable = self.context.writer.durable();
+        match durable.wait_for(|now| now.batch >= batch || now.failed.is_some()).await {
+            Ok(now) if now.batch >= batch => Ok(()),
+            Ok(now) => Err(now.failed.as_deref().unwrap_or_default().to_owned()),
+            Err(_) => Err("the writer is gone".to_owned()),
+        }
+    }
+
+    /// An object was declared anew: what was found about it holds no longer.
+    fn mark_changed(&self, key: &ObjectKey) {
+        let mut statuses = self.statuses.write().unwrap_or_else(PoisonError::into_inner);
+        let status = statuses.entry(key.clone()).or_default();
+        let observed_generation = status.observed_generation;
+        let (reason, message) = ("Declared", "the controller has not looked at it yet");
+        set_condition(status, "Reconciling", Truth::True, reason, message, observed_generation);
+        if !status.conditions.iter().any(|one| one.condition == "Ready") {
+            set_condition(status, "Ready", Truth::Unknown, reason, message, observed_generation);
+        }
+        drop(statuses);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn set_status(&self, key: &ObjectKey, stored: &Stored, report: Report) {
+        let Report { ready, reason, message, progress, .. } = report;
+        let newer = self.objects().get(key).is_none_or(|now| now.revision != stored.revision);
+        let mut statuses = self.statuses.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(status) = statuses.get_mut(key) else { return };
+        let generation = stored.generation;
+        status.observed_generation = generation;
+        let was = status.conditions.iter().find(|one| one.condition == "Ready").cloned();
+        set_condition(status, "Ready", ready, reason, &message, generation);
+        for (name, holds) in [
+            // Something newer was declared while the controller worked; it is queued again.
+            ("Reconciling", progress == Progress::Reconciling || newer),
+            ("Stalled", progress == Progress::Stalled),
+        ] {
+            if holds {
+                set_condition(status, name, Truth::True, reason, &message, generation);
+            } else {
+                status.conditions.retain(|one| one.condition != name);
+            }
+        }
+        drop(statuses);
+        self.changed.send_modify(|count| *count += 1);
+        self.note(key, was.as_ref(), ready, reason, message);
+    }
+
+    /// Notes an event where somebody would want to know.
+    fn note(
+        &self,
+        key: &ObjectKey,
+        was: Option<&Condition>,
+        ready: Truth,
+        reason: &'static str,
+        message: String,
+    ) {
+        let before = was.map(|condition| (condition.status, condition.reason.as_str()));
+        let severity = match (before, ready) {
+            (Some((before, why)), now) if before == now && why == reason => return,
+            (_, Truth::False) if reason == "Training" => Severity::Normal,
+            (_, Truth::False) => Severity::Warning,
+            // A thousand twins that come up as they should are no news.
+            (Some((Truth::False, _)), Truth::True) => Severity::Normal,
+            (_, Truth::True) if matches!(key.kind, Kind::Service | Kind::Model) => Severity::Normal,
+            _ => return,
+        };
+        self.context.telemetry.event(now_us(), severity, reason, key.to_string(), message);
+    }
+}
+
+/// The object as it is stored once it is declared.
+fn declare(
+    object: Object,
+    before: Option<&Stored>,
+    action: &plan::Action,
+    set: Option<&str>,
+    now_us: i64,
+) -> Stored {
+    let mut made = twins::made(&object);
+    let set = set.map(str::to_owned);
+    let Some(before) = before else {
+        return Stored {
+            object,
+            generation: 1,
+            revision: 1,
+            set,
+            created_us: now_us,
+            deleting: false,
+            made,
+        };
+    };
+    made.merge(before.made.clone());
+    let raised = action.action == Verb::Create || action.changes_spec();
+    Stored {
+        object,
+        generation: before.generation + u64::from(raised),
+        revision: before.revision + 1,
+        set: set.or_else(|| before.set.clone()),
+        created_us: if before.deleting { now_us } else { before.created_us },
+        deleting: false,
+        made,
+    }
+}
+
+/// A twin that another object made until now is taken over with what that object left in it.
+fn inherit(stored: &mut Stored, objects: &BTreeMap<ObjectKey, Stored>) {
+    let key = ObjectKey::of(&stored.object);
+    let near = |kind: Kind| {
+        let first = ObjectKey::new(kind, &key.namespace, "");
+        objects
+            .range(first..)
+            .take_while(move |(other, _)| other.kind == kind)
+            .take_while(|(other, _)| other.namespace == key.namespace)
+    };
+    let paths: Vec<String> = match &stored.object.spec {
+        Spec::Twin(_) | Spec::TwinAggregate(_) => near(Kind::TwinSet)
+            .filter(|(set, other)| match &other.object.spec {
+                Spec::TwinSet(spec) => controllers::makes(spec, &set.name, &key.name),
+                _ => false,
+            })
+            .flat_map(|(_, other)| other.made.paths.iter().cloned())
+            .collect(),
+        Spec::TwinSet(spec) => near(Kind::Twin)
+            .filter(|(twin, _)| controllers::makes(spec, &key.name, &twin.name))
+            .flat_map(|(_, other)| other.made.paths.iter().cloned())
+            .collect(),
+        _ => Vec::new(),
+    };
+    stored.made.paths.extend(paths);
+}
+
+fn set_condition(
+    status: &mut Status,
+    name: &str,
+    truth: Truth,
+    reason: &str,
+    message: &str,
+    generation: u64,
+) {
+    let now = || rfc3339(now_us());
+    match status.conditions.iter_mut().find(|one| one.condition == name) {
+        Some(condition) => {
+            if condition.status != truth {
+                condition.status = truth;
+                condition.last_transition_time = now();
+            }
+            if condition.reason != reason {
+                reason.clone_into(&mut condition.reason);
+            }
+            if condition.message != message {
+                message.clone_into(&mut condition.message);
+            }
+            condition.observed_generation = generation;
+        }
+        None => status.conditions.push(Condition {
+            condition: name.to_owned(),
+            status: truth,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            last_transition_time: now(),
+            observed_generation: generation,
+        }),
+    }
+}
+
+/// Why a change was not recorded, in words.
+fn words(rejected: &Rejected) -> String {
+    match rejected {
+        Rejected::Refused(refusal) => refusal.message(),
+        Rejected::NotStored(error) => error.to_string(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    nibbles.filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,376 @@
+//! Models: loaded from an artefact whose digest is pinned, or trained by a recipe and kept under
+//! the recipe's digest, so that the same recipe is trained once.
+//!
+//! Training takes seconds to minutes. It runs on a thread of its own, one at a time, that nobody
+//! waits for: its end queues the Model again, and a program that ends does not wait for it.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::controllers::model_name;
+use super::disk::{DATA_ANNOTATION, digest_of};
+use super::{ObjectKey, Reconciler, Report, Stored};
+use crate::edgeai::generate::{CHANNELS, Plan};
+use crate::edgeai::train::{self, Dataset, Recipe};
+use crate::edgeai::{self, Model};
+use crate::manifest::kinds::{Classifier, ModelSpec, TrainingParameters, TrainingRecipe};
+
+/// Rises when training gives other models for the same recipe; kept models are then made anew.
+const TRAINER: u32 = 1;
+
+/// Rows that a generator makes where a recipe does not say.
+const ROWS_DEFAULT: u32 = 4000;
+
+/// The generator's world: so many rooms, watched for a week, so that nights and weekends are in.
+const ROOMS: u32 = 4;
+const DAYS: f64 = 7.0;
+
+/// Time between two looks at whether it is a model's turn to be trained.
+const TURN: Duration = Duration::from_millis(200);
+
+/// What is being trained, and what came of it.
+#[derive(Default)]
+pub(super) struct Training {
+    /// The recipe at work.
+    running: Option<String>,
+    /// Recipes that gave no model, and why.
+    failed: HashMap<String, String>,
+    /// What each Model was last loaded from, and what is said about it.
+    loaded: HashMap<ObjectKey, (String, String)>,
+}
+
+impl Reconciler {
+    pub(super) fn model(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        stored: &Stored,
+        spec: &ModelSpec,
+    ) -> Report {
+        let classifier = match spec.classifier {
+            Classifier::Forest => edgeai::Classifier::Forest,
+            Classifier::Svm => edgeai::Classifier::Svm,
+            Classifier::Mlp => edgeai::Classifier::Mlp,
+            Classifier::Onnx => return Report::not_acted_on("ONNX models are not loaded yet"),
+        };
+        let annotations = &stored.object.metadata.annotations;
+        let data = annotations.get(DATA_ANNOTATION).map(|digest| plain(digest));
+        let source = match (&spec.digest, &spec.train) {
+            (Some(digest), _) => plain(digest).to_owned(),
+            (None, Some(recipe)) => recipe_digest(spec, recipe, data),
+            (None, None) => return Report::stalled("NoSource", "it has no file and no recipe"),
+        };
+        {
+            let training = self.training();
+            if let Some((from, words)) = training.loaded.get(key)
+                && *from == source
+                && self.has_model(key)
+            {
+                return Report::ready("Loaded", words.clone());
+            }
+        }
+        let (bytes, words) = match &spec.train {
+            None => match self.artefacts.get(&source) {
+                Ok(bytes) => (bytes, String::new()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Report::stalled(
+                        "ArtefactMissing",
+                        "the model file is not here; apply the manifest from where the file is",
+                    );
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Report::stalled("ArtefactDamaged", error.to_string());
+                }
+                Err(error) => return Report::failed("ArtefactUnreadable", error.to_string()),
+            },
+            Some(recipe) => match self.artefacts.trained(&source) {
+                Ok(kept) => kept,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return self.train(key, &source, spec, recipe, classifier, data);
+                }
+                Err(error) => return Report::failed("ArtefactUnreadable", error.to_string()),
+            },
+        };
+        let model = match Model::from_bytes(&bytes) {
+            Ok(model) => model,
+            Err(error) => return Report::stalled("NotAModel", error.to_string()),
+        };
+        if let Err(why) = fits(spec, classifier, &model) {
+            return Report::stalled("NotAsDeclared", why);
+        }
+        let words = format!("{} {}; {words}", model.meta().classifier, model.version());
+        let words = words.trim_end_matches("; ").to_owned();
+        self.training().loaded.insert(key.clone(), (source, words.clone()));
+        self.models
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(model_name(key), Arc::new(model));
+        self.wake_dependents(std::slice::from_ref(key));
+        Report::ready("Loaded", words)
+    }
+
+    /// Artefacts came: Models that miss one are looked at again.
+    pub(super) fn wake_models(&self) {
+        let keys: Vec<ObjectKey> = {
+            let objects = self.objects();
+            let models = objects.keys().filter(|key| key.kind == crate::manifest::Kind::Model);
+            models.cloned().collect()
+        };
+        keys.into_iter().for_each(|key| self.queue.add(key));
+    }
+
+    fn has_model(&self, key: &ObjectKey) -> bool {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        models.contains_key(&model_name(key))
+    }
+
+    fn training(&self) -> std::sync::MutexGuard<'_, Training> {
+        self.working.training.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts training, if it is this recipe's turn.
+    fn train(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        source: &str,
+        spec: &ModelSpec,
+        recipe: &TrainingRecipe,
+        classifier: edgeai::Classifier,
+        data: Option<&str>,
+    ) -> Report {
+        {
+            let mut training = self.training();
+            if let Some(why) = training.failed.get(source) {
+                return Report::stalled("TrainingFailed", why.clone());
+            }
+            match &training.running {
+                Some(other) if other == source => {
+                    return Report::waiting("Training", "it is being trained").again(TURN);
+                }
+                Some(_) => {
+                    let message = "another model is being trained first";
+                    return Report::waiting("Training", message).again(TURN);
+                }
+                None => training.running = Some(source.to_owned()),
+            }
+        }
+        let csv = match (&recipe.data, data) {
+            (None, _) => None,
+            (Some(_), Some(digest)) => match self.artefacts.get(digest) {
+                Ok(bytes) => Some(bytes),
+                Err(error) => {
+                    self.training().running = None;
+                    return Report::stalled("ArtefactMissing", format!("training data: {error}"));
+                }
+            },
+            (Some(name), None) => {
+                self.training().running = None;
+                let message = format!("`{name}` was not sent along; use `edgetwin apply`");
+                return Report::stalled("ArtefactMissing", message);
+            }
+        };
+        let (this, key, source) = (self.clone(), key.clone(), source.to_owned());
+        let (spec, recipe) = (spec.clone(), recipe.clone());
+        let started = std::thread::Builder::new().name("training".to_owned()).spawn(move || {
+            let trained = fit(&spec, &recipe, classifier, csv.as_deref());
+            let kept = trained.and_then(|(bytes, report)| {
+                this.artefacts
+                    .keep_trained(&source, &bytes, &report)
+                    .map_err(|error| format!("the model cannot be kept: {error}"))
+            });
+            let mut training = this.training();
+            training.running = None;
+            if let Err(why) = kept {
+                training.failed.insert(source, why);
+            }
+            drop(training);
+            this.queue.add(key);
+        });
+        match started {
+            Ok(_) => Report::waiting("Training", "it is being trained"),
+            Err(error) => {
+                self.training().running = None;
+                Report::failed("Training", error.to_string())
+            }
+        }
+    }
+}
+
+/// A digest without the name of its function.
+fn plain(digest: &str) -> &str {
+    digest.strip_prefix("sha256:").unwrap_or(digest)
+}
+
+/// What decides which model comes out, as a digest.
+fn recipe_digest(spec: &ModelSpec, recipe: &TrainingRecipe, data: Option<&str>) -> String {
+    let all = json!({
+        "trainer": TRAINER,
+        "classifier": spec.classifier,
+        "inputs": spec.inputs,
+        "recipe": recipe,
+        "data": data,
+    });
+    digest_of(all.to_string().as_bytes())
+}
+
+/// Whether a model is what its object says.
+fn fits(spec: &ModelSpec, classifier: edgeai::Classifier, model: &Model) -> Result<(), String> {
+    let meta = model.meta();
+    if meta.classifier != classifier {
+        return Err(format!("the model is of the sort {}, not {classifier}", meta.classifier));
+    }
+    if !spec.inputs.is_empty() && spec.inputs != meta.inputs {
+        return Err(format!("the model's inputs are {}", meta.inputs.join(", ")));
+    }
+    let mut labels = spec.labels.clone();
+    labels.sort();
+    let mut own = meta.labels.clone();
+    own.sort();
+    if !labels.is_empty() && labels != own {
+        return Err(format!("the model's labels are {}", meta.labels.join(", ")));
+    }
+    Ok(())
+}
+
+/// Trains; the model's bytes, and a line about how good it is.
+fn fit(
+    spec: &ModelSpec,
+    recipe: &TrainingRecipe,
+    classifier: edgeai::Classifier,
+    csv: Option<&[u8]>,
+) -> Result<(Vec<u8>, String), String> {
+    let data = match csv {
+        Some(csv) => {
+            let csv = first_rows(csv, recipe.rows);
+            Dataset::from_csv(csv, &recipe.target, &spec.inputs)
+        }
+        None => generated(recipe, &spec.inputs),
+    };
+    let data = data.map_err(|error| error.to_string())?;
+    let recipe = train_recipe(recipe, classifier)?;
+    let (model, report) = train::fit_and_test(&data, &recipe).map_err(|error| error.to_string())?;
+    let words = match &report.test {
+        None => format!("fitted to {} rows, not tested", report.rows_train),
+        Some(test) => {
+            let scores: Vec<String> = test
+                .by_label
+                .iter()
+                .map(|label| format!("{} {:.3}", label.label, label.f1))
+                .collect();
+            format!("F1 {} on {} rows kept back", scores.join(", "), test.rows)
+        }
+    };
+    Ok((model.to_bytes(), words))
+}
+
+fn train_recipe(recipe: &TrainingRecipe, classifier: edgeai::Classifier) -> Result<Recipe, String> {
+    let mut all = Recipe::new(classifier);
+    all.seed = recipe.seed;
+    all.threads = std::thread::available_parallelism().map_or(1, |n| n.get().max(2) - 1);
+    all.set_test(recipe.test.as_fraction()).map_err(|error| error.to_string())?;
+    let known: Vec<&str> = all.named().into_iter().map(|(name, _)| name).collect();
+    for (name, value) in parameters(&recipe.parameters) {
+        // Parameters of other classifiers were warned of when the manifest was checked.
+        if known.contains(&name) {
+            all.set(name, &value).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(all)
+}
+
+/// The settings of a manifest in the trainer's names.
+fn parameters(given: &TrainingParameters) -> Vec<(&'static str, String)> {
+    let hidden = given
+        .hidden
+        .as_ref()
+        .map(|units| units.iter().map(ToString::to_string).collect::<Vec<_>>().join("-"));
+    [
+        ("trees", given.trees.map(|n| n.to_string())),
+        ("depth", given.depth.map(|n| n.min(30).to_string())),
+        ("min-leaf", given.min_leaf.map(|n| n.to_string())),
+        ("c", given.c.map(|x| x.to_string())),
+        ("gamma", given.gamma.map(|x| x.to_string())),
+        ("hidden", hidden),
+        ("epochs", given.epochs.map(|n| n.to_string())),
+        ("rate", given.learning_rate.map(|x| x.to_string())),
+        ("batch", given.batch.map(|n| n.to_string())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
+}
+
+/// Rows of the example generator: the columns that are asked for, in their order.
+fn generated(recipe: &TrainingRecipe, inputs: &[String]) -> Result<Dataset, train::DataError> {
+    let rows = recipe.rows.unwrap_or(ROWS_DEFAULT).max(ROOMS);
+    let each = f64::from(rows / ROOMS);
+    let plan = Plan {
+        seed: recipe.seed,
+        nodes: ROOMS,
+        days: DAYS,
+        // A hair less than the even share, so that no row is lost to rounding.
+        interval_s: DAYS * 86_400.0 / (each + 0.5),
+    };
+    let all: Vec<String> = CHANNELS.iter().map(|name| (*name).to_owned()).collect();
+    let names = if inputs.is_empty() { &all[..] } else { inputs };
+    let columns: Vec<usize> = names
+        .iter()
+        .filter_map(|name| CHANNELS.iter().position(|channel| channel == name))
+        .collect();
+    let samples: Vec<(Vec<f32>, &'static str)> = plan
+        .samples()
+        .map(|(_, _, sample)| {
+            (columns.iter().map(|&column| sample.values[column]).collect(), sample.label())
+        })
+        .collect();
+    Dataset::from_rows(names, samples.iter().map(|(row, label)| (&row[..], *label)))
+}
+
+/// The header and at most so many rows of CSV.
+fn first_rows(csv: &[u8], rows: Option<u32>) -> &[u8] {
+    let Some(rows) = rows else { return csv };
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(csv);
+    let mut record = csv::ByteRecord::new();
+    for _ in 0..rows {
+        match reader.read_byte_record(&mut record) {
+            Ok(true) => {}
+            // The end, or a fault that reading it in earnest will name.
+            _ => return csv,
+        }
+    }
+    let end = usize::try_from(reader.position().byte()).unwrap_or(csv.len());
+    &csv[..end.min(csv.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_with_rows_reads_no_more_of_the_file() {
+        let csv = b"a,label\n1,x\n\"2\n2\",y\n3,x\n";
+        assert_eq!(first_rows(csv, Some(2)), b"a,label\n1,x\n\"2\n2\",y\n");
+        assert_eq!(first_rows(csv, Some(9)), csv);
+        assert_eq!(first_rows(csv, None), csv);
+    }
+
+    #[test]
+    fn the_generator_gives_the_rows_and_columns_that_are_asked_for() {
+        let recipe = |rows| TrainingRecipe {
+            data: None,
+            generator: None,
+            rows,
+            target: "label".to_owned(),
+            seed: 7,
+            test: crate::scalar::Percent::new(25.0),
+            parameters: TrainingParameters::default(),
+        };
+        let names = ["light".to_owned(), "temperature".to_owned()];
+        let data = generated(&recipe(Some(1000)), &names).unwrap();
+        assert_eq!((data.len(), data.inputs()), (1000, &names[..]));
+        assert_eq!(generated(&recipe(None), &[]).unwrap().len(), ROWS_DEFAULT as usize);
+    }
+}
