@@ -29,6 +29,7 @@ pub mod registry;
 pub mod cacc;
 pub mod manifest;
 pub mod reconcile;
+pub mod trigger;
 
 pub mod runtime;
 
