@@ -6,6 +6,8 @@
 //! every request, WebSocket upgrades included, must name a host that is ours, and one with an
 //! Origin must come from that very host. Programs other than browsers send no Origin.
 
+pub mod client;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

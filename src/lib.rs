@@ -24,10 +24,12 @@ pub mod twin;
 pub mod writer;
 
 pub mod edgeai;
+pub mod registry;
 
 pub mod cacc;
 pub mod manifest;
 pub mod reconcile;
+pub mod trigger;
 
 pub mod runtime;
 

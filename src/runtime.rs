@@ -17,17 +17,26 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::edgeai;
 use crate::http::{self, Guard};
 use crate::node::Directory;
 use crate::node::mqtt::{self, Outbox};
+use crate::reconcile::{self, Reconciler, ReconcilerContext};
+use crate::registry::http::Clock;
+use crate::registry::{self, Registry};
 use crate::store::Options;
 use crate::store::disk::Directory as DiskDirectory;
 use crate::telemetry::{Severity, Telemetry, now_us};
+use crate::trigger::{Trigger, TriggerReaction};
+use crate::twin::aggregate::Aggregates;
 use crate::twin::http as ditto;
-use crate::writer::{Found, Writer};
+use crate::writer::{Found, Reaction, Writer};
 
 /// The drain at the end takes no longer than this.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(1800);
+
+/// How often leases are looked at; they are counted in seconds.
+const LEASE_CHECK: Duration = Duration::from_millis(500);
 
 /// What `run` was told.
 #[derive(Debug, Clone)]
@@ -110,6 +119,11 @@ pub struct Runtime {
     listeners: Listeners,
     config: Config,
     directory: Arc<Directory>,
+    trigger: Arc<Trigger>,
+    registry: Arc<Registry>,
+    clock: Clock,
+    /// Keeps what was declared.
+    pub reconciler: Arc<Reconciler>,
     outbox: Arc<Outbox>,
     committer: Committer,
     _lock: File,
@@ -178,14 +192,37 @@ impl Runtime {
         };
         let lock = lock(&config.state)?;
         let disk = DiskDirectory::open(&config.state.join("log")).map_err(state)?;
-        let (writer, found) =
-            Writer::open(Arc::new(disk), config.store.clone(), Vec::new()).map_err(state)?;
-        let writer = Arc::new(writer);
         let telemetry = Arc::new(Telemetry::default());
+        // Only balancing draws from it, and that is not to be repeatable across starts.
+        let registry = Arc::new(Registry::new(now_us().unsigned_abs()));
+        let clock = Clock::default();
+        let trigger = Arc::new(Trigger::new(registry.clone(), clock, telemetry.clone()));
+        let aggregates = Arc::new(Aggregates::new(telemetry.clone()));
+        let reactions: Vec<Arc<dyn Reaction>> =
+            vec![aggregates.clone(), Arc::new(TriggerReaction(trigger.clone()))];
+        let (writer, found) =
+            Writer::open(Arc::new(disk), config.store.clone(), reactions).map_err(state)?;
+        let writer = Arc::new(writer);
         report(&found, &telemetry);
         let outbox = Arc::new(Outbox::default());
         writer.add_sink(outbox.clone());
         let committer = Committer::start(writer.clone()).map_err(StartError::Thread)?;
+        let directory = Arc::new(Directory::default());
+        let reconciler = Reconciler::new(ReconcilerContext {
+            writer: writer.clone(),
+            directory: directory.clone(),
+            telemetry: telemetry.clone(),
+            services: trigger.clone(),
+            state_dir: config.state.clone(),
+            kick: committer.kick(),
+            aggregates,
+        });
+        trigger.start(
+            writer.clone(),
+            committer.kick(),
+            tokio::runtime::Handle::current(),
+            addresses.http.port(),
+        );
         let listeners = Listeners { http, mqtt: mqtt.into_std().map_err(state)?, eureka };
         Ok(Self {
             addresses,
@@ -193,7 +230,11 @@ impl Runtime {
             writer,
             telemetry,
             listeners,
-            directory: Arc::new(Directory::default()),
+            directory,
+            trigger,
+            registry,
+            clock,
+            reconciler,
             outbox,
             committer,
             config,
@@ -220,18 +261,24 @@ impl Runtime {
         let kick = self.committer.kick();
         let api = ditto::Api::new(self.writer.clone(), kick, self.telemetry.clone(), stop.clone());
         self.writer.add_sink(api.feed());
-        let router = Router::new().merge(ditto::router(api));
+        let router = Router::new()
+            .merge(ditto::router(api))
+            .merge(edgeai::http::router(self.trigger.clone()))
+            .merge(reconcile::http::router(self.reconciler.clone()));
+        let reconciling = self.reconciler.clone().run(stop.clone());
+        let leases =
+            leases(self.registry.clone(), self.clock, self.telemetry.clone(), stop.clone());
         let guard =
             |address| Guard::new(address, &self.config.allowed_hosts, self.telemetry.clone());
         let http =
             http::serve(self.listeners.http, router, guard(self.addresses.http), stop.clone());
         let eureka = http::serve(
             self.listeners.eureka,
-            Router::new(),
+            registry::http::router(self.registry.clone(), self.clock),
             guard(self.addresses.eureka),
             stop.clone(),
         );
-        tokio::join!(http, eureka);
+        tokio::join!(http, eureka, reconciling, leases);
 
         let ended = tokio::task::spawn_blocking(move || mqtt.join()).await;
         if !matches!(ended, Ok(Ok(()))) {
@@ -275,6 +322,31 @@ fn mqtt_thread(
             }
         });
     })
+}
+
+/// Ends leases that were not renewed.
+async fn leases(
+    registry: Arc<Registry>,
+    clock: Clock,
+    telemetry: Arc<Telemetry>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut tick = tokio::time::interval(LEASE_CHECK);
+    loop {
+        tokio::select! {
+            () = http::stopped(&mut stop) => return,
+            _ = tick.tick() => {}
+        }
+        for instance in registry.expire(clock.now()) {
+            telemetry.event(
+                now_us(),
+                Severity::Warning,
+                "LeaseExpired",
+                format!("Service/{}", instance.app.to_lowercase()),
+                format!("instance {} did not renew its lease", instance.id),
+            );
+        }
+    }
 }
 
 async fn snapshots(writer: Arc<Writer>, telemetry: Arc<Telemetry>) {

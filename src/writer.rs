@@ -71,6 +71,8 @@ pub struct Request {
     pub only_if: Precondition,
     /// By whom.
     pub origin: Origin,
+    /// How many changes led to this one; 0 for one that comes from outside.
+    pub depth: u8,
 }
 
 /// A condition on the twin as it is when the change is judged.
@@ -294,7 +296,7 @@ impl Writer {
     /// See [`Rejected`]; nothing changed then.
     pub fn submit(&self, request: Request, now_us: i64) -> Result<Accepted, Rejected> {
         let mut inner = self.lock();
-        let change = inner.record(request, now_us, 0)?;
+        let change = inner.record(request, now_us)?;
         let batch = inner.batch;
         if !self.reactions.is_empty() {
             self.follow(&mut inner, change.clone(), now_us);
@@ -316,7 +318,8 @@ impl Writer {
             for request in requests.drain(..) {
                 // A verdict on a twin that was deleted meanwhile, or that finds no space, is lost;
                 // the twin is judged again at its next change or at the next start.
-                if let Ok(change) = inner.record(request, now_us, change.depth + 1) {
+                let request = Request { depth: change.depth + 1, ..request };
+                if let Ok(change) = inner.record(request, now_us) {
                     waiting.push(change);
                 }
             }
@@ -473,7 +476,7 @@ impl Writer {
         decide(&mut inner.twins.values().map(|entry| &entry.twin), &mut requests);
         let mut batch = None;
         for request in requests {
-            match inner.record(request, now_us, 0) {
+            match inner.record(request, now_us) {
                 Ok(change) => {
                     batch = Some(inner.batch);
                     self.follow(&mut inner, change, now_us);
@@ -627,8 +630,8 @@ impl Inner {
         self.staged.is_empty() && !self.log.has_staged()
     }
 
-    fn record(&mut self, request: Request, now_us: i64, depth: u8) -> Result<Committed, Rejected> {
-        let Request { id, change, only_if, origin } = request;
+    fn record(&mut self, request: Request, now_us: i64) -> Result<Committed, Rejected> {
+        let Request { id, change, only_if, origin, depth } = request;
         let entry = self.twins.get(&id);
         if entry.is_some_and(|entry| entry.stalled) {
             return Err(Rejected::Refused(Refusal::Stalled(id)));

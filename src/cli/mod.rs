@@ -25,6 +25,8 @@ mod output;
 mod plan;
 mod run;
 mod schema;
+mod serve;
+mod train;
 mod validate;
 mod version;
 mod wait;
@@ -121,6 +123,8 @@ enum Verb {
     Events(events::Args),
     Explain(explain::Args),
     Schema(schema::Args),
+    Train(train::Args),
+    Serve(serve::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -150,6 +154,8 @@ impl Verb {
             Self::Events(args) => events::run(args, global, output),
             Self::Explain(args) => explain::run(args, output),
             Self::Schema(args) => schema::run(args, output),
+            Self::Train(args) => train::run(args, output),
+            Self::Serve(args) => serve::run(args, output),
             Self::Completion(args) => completion::run(args, output),
             Self::Version(args) => version::run(args, output),
         }

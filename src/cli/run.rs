@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -9,6 +10,8 @@ use tokio::sync::watch;
 use super::Outcome;
 use super::error::{CliError, ErrorKind};
 use super::output::Output;
+use crate::manifest;
+use crate::reconcile::{ApplyOptions, ApplyReport, Reconciler};
 use crate::runtime::{Config, DRAIN_TIMEOUT, Runtime, StartError};
 
 /// Run the twins, the broker and the services of this machine
@@ -55,12 +58,16 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
         .enable_all()
         .build()
         .map_err(|error| CliError::new(ErrorKind::Failed, "no threads").because(&error))?;
-    let ended = runtime.block_on(serve(config, output));
+    let ended = runtime.block_on(serve(config, &args.filenames, output));
     runtime.shutdown_timeout(std::time::Duration::from_millis(100));
     ended
 }
 
-async fn serve(config: Config, output: &mut Output) -> Result<Outcome, CliError> {
+async fn serve(
+    config: Config,
+    filenames: &[String],
+    output: &mut Output,
+) -> Result<Outcome, CliError> {
     let signals = |kind| {
         signal(kind).map_err(|error| {
             CliError::new(ErrorKind::Failed, "signals cannot be awaited").because(&error)
@@ -78,7 +85,18 @@ async fn serve(config: Config, output: &mut Output) -> Result<Outcome, CliError>
         output.note(&format!("found   {} twins", runtime.found.twins));
     }
     output.note("ready   loopback only, without users; Ctrl-C stops");
+    let reconciler = runtime.reconciler.clone();
     let mut serving = std::pin::pin!(runtime.run(stopped));
+    if !filenames.is_empty() {
+        let applying = apply(&reconciler, filenames);
+        let report = tokio::select! {
+            ended = &mut serving => return done(ended),
+            report = applying => report?,
+        };
+        for line in report.not_acted_on {
+            output.note(&format!("note    {line}"));
+        }
+    }
     tokio::select! {
         ended = &mut serving => return done(ended),
         _ = interrupt.recv() => {}
@@ -96,11 +114,31 @@ async fn serve(config: Config, output: &mut Output) -> Result<Outcome, CliError>
     }
 }
 
+async fn apply(
+    reconciler: &Arc<Reconciler>,
+    filenames: &[String],
+) -> Result<ApplyReport, CliError> {
+    let paths = filenames.to_vec();
+    let known = reconciler.declared();
+    let loaded = tokio::task::spawn_blocking(move || manifest::load(&paths, &known)).await;
+    let parsed = loaded.map_err(|error| {
+        CliError::new(ErrorKind::Failed, "manifests could not be read").because(&error)
+    })?;
+    if parsed.has_errors() {
+        return Err(CliError::invalid(parsed.diagnostics, parsed.files, "Nothing was applied."));
+    }
+    let documents = parsed.objects.iter().map(|object| object.json.clone()).collect();
+    reconciler.apply(documents, ApplyOptions::default()).await.map_err(|error| {
+        CliError::new(ErrorKind::Failed, "the manifests were not applied").because(&error)
+    })
+}
+
 fn done(ended: Result<(), StartError>) -> Result<Outcome, CliError> {
     ended.map(|()| Outcome::Done).map_err(|error| explain(&error))
 }
 
-fn address(flag: &str, text: &str) -> Result<SocketAddr, CliError> {
+/// An address from a flag.
+pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, CliError> {
     let found = text.to_socket_addrs().ok().and_then(|mut found| found.next());
     found.ok_or_else(|| {
         CliError::new(ErrorKind::Usage, format!("{flag} {text} is not an address"))

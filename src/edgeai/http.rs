@@ -1,19 +1,12 @@
 //! Models over HTTP by the Open Inference Protocol (rim): [`router`] serves them, [`Client`] calls
 //! served ones.
 //!
-//! The client is made for one short exchange at a time: kept connections without delay, no task of
-//! its own (the caller's task drives the connection, so an answer costs one wake-up), and a
-//! deadline for the whole call.
-//!
-//! Not here: what the bytes mean (`oip`), which instance is called and whether again (`registry`,
+//! Not here: what the bytes mean (`oip`), connections (`crate::http::client`), which instance is called and whether again (`registry`,
 //! `trigger`), authentication and the checks of Host and Origin (the shared HTTP layer).
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -22,21 +15,16 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 pub use super::oip::{INPUT, PROBABILITIES_MAX, ROWS_MAX, ServiceReply};
 
 use super::Model;
 use super::oip::{self, InferRequest, Layout};
+use crate::http::client::{Outgoing, Pool, SendError, SendErrorKind, encode_segment};
 
-/// Largest request and answer, in bytes (1 MiB). Why: [`ROWS_MAX`] rows of a dozen inputs. A larger
-/// request is 413; a larger answer is [`Cause::BadAnswer`].
+/// Largest request, in bytes (1 MiB). Why: [`ROWS_MAX`] rows of a dozen inputs. A larger one is 413.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Rows that are judged on the spot; more move to a thread that may block. Why: 16 rows of the
@@ -267,52 +255,15 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
-/// Connections kept open to one address while nothing is asked of it. Why: enough for bursts of a
-/// trigger's calls in flight; others are closed after their answer.
-pub const IDLE_CONNECTIONS_MAX: usize = 16;
-
-/// Calls in flight to one address. Why: an instance on the edge has a few cores; what waits here
-/// waits within its deadline.
-pub const CALLS_IN_FLIGHT_MAX: usize = 64;
-
-/// Addresses that the client remembers. Why: a site's instances, with room for those that come and
-/// go; at the limit all are forgotten and connections are made anew.
-const ADDRESSES_MAX: usize = 4096;
-
-/// Models whose layout is remembered for one address; at the limit all are asked for again.
-const MODELS_MAX: usize = 256;
-
-type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
-
-struct Kept {
-    sender: http1::SendRequest<Full<Bytes>>,
-    connection: Connection,
-}
-
-/// What is known of one address.
-struct Address {
-    host_port: String,
-    idle: Mutex<Vec<Kept>>,
-    /// How each model there wants its inputs.
-    layouts: Mutex<HashMap<String, Arc<Layout>>>,
-    permits: Semaphore,
-}
+/// Models whose layout is remembered; at the limit all are asked for again.
+const LAYOUTS_MAX: usize = 4096;
 
 /// Calls models that are served elsewhere. Share one.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Client {
-    addresses: Mutex<HashMap<String, Arc<Address>>>,
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").finish_non_exhaustive()
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // What these locks guard is whole after each statement: a panic elsewhere cannot break it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    pool: Pool,
+    /// How each model wants its inputs, by address and name.
+    layouts: Mutex<HashMap<(String, String), Arc<Layout>>>,
 }
 
 impl Client {
@@ -352,15 +303,13 @@ impl Client {
         model: &str,
         row: &[f32],
     ) -> Result<ServiceReply, CallError> {
-        let address = self.address(host_port);
-        let _permit =
-            address.permits.acquire().await.map_err(|e| CallError::new(Cause::Connect, e))?;
         let path = format!("/v2/models/{}", encode_segment(model));
-        let known = lock(&address.layouts).get(model).map(Arc::clone);
+        let key = (host_port.to_owned(), model.to_owned());
+        let known = self.layouts().get(&key).map(Arc::clone);
         let layout = match known {
             Some(layout) => layout,
             None => {
-                let (status, body) = address.exchange("GET", &path, None).await?;
+                let (status, body) = self.pool.send(host_port, Outgoing::get(&path)).await?;
                 // A service without descriptions may still infer.
                 let layout = if status == StatusCode::OK {
                     Layout::of(&body, row.len())
@@ -368,22 +317,23 @@ impl Client {
                     Layout::default()
                 };
                 let layout = Arc::new(layout);
-                let mut layouts = lock(&address.layouts);
-                if layouts.len() >= MODELS_MAX {
+                let mut layouts = self.layouts();
+                if layouts.len() >= LAYOUTS_MAX {
                     layouts.clear();
                 }
-                layouts.insert(model.to_owned(), Arc::clone(&layout));
+                layouts.insert(key.clone(), Arc::clone(&layout));
                 layout
             }
         };
         let body = oip::request(&layout, row)
             .ok_or_else(|| CallError::new(Cause::Row, "a value of the row is missing"))?;
-        let (status, body) = address.exchange("POST", &(path + "/infer"), Some(body)).await?;
+        let infer = Outgoing::json("POST", &(path + "/infer"), body);
+        let (status, body) = self.pool.send(host_port, infer).await?;
         if status == StatusCode::OK {
             return oip::read_reply(&body).map_err(|why| CallError::new(Cause::BadAnswer, why));
         }
         // The instance may have been replaced by one that wants its inputs otherwise.
-        lock(&address.layouts).remove(model);
+        self.layouts().remove(&key);
         let code = status.as_u16();
         let cause = match code {
             404 | 429 | 502 | 503 | 504 => Cause::Unavailable(code),
@@ -396,133 +346,22 @@ impl Client {
         Err(CallError::new(cause, format!("status {code}: {}", said.unwrap_or_default())))
     }
 
-    fn address(&self, host_port: &str) -> Arc<Address> {
-        let mut addresses = lock(&self.addresses);
-        if let Some(address) = addresses.get(host_port) {
-            return Arc::clone(address);
-        }
-        if addresses.len() >= ADDRESSES_MAX {
-            addresses.clear();
-        }
-        let address = Arc::new(Address {
-            host_port: host_port.to_owned(),
-            idle: Mutex::default(),
-            layouts: Mutex::default(),
-            permits: Semaphore::new(CALLS_IN_FLIGHT_MAX),
-        });
-        addresses.insert(host_port.to_owned(), Arc::clone(&address));
-        address
+    fn layouts(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<Layout>>> {
+        // The map is whole after each of its methods: a panic elsewhere cannot break it.
+        self.layouts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Address {
-    /// One request and its answer, over a kept connection if there is one.
-    async fn exchange(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<String>,
-    ) -> Result<(StatusCode, Bytes), CallError> {
-        let body = Bytes::from(body.unwrap_or_default());
-        let request = || {
-            hyper::Request::builder()
-                .method(method)
-                .uri(path)
-                .header(header::HOST, &self.host_port)
-                .header(header::CONTENT_TYPE, "application/json")
-                .header(header::ACCEPT, "application/json")
-                .body(Full::new(body.clone()))
-                .map_err(|e| CallError::new(Cause::Row, e))
+impl From<SendError> for CallError {
+    fn from(e: SendError) -> Self {
+        let cause = match e.kind {
+            SendErrorKind::Connect => Cause::Connect,
+            SendErrorKind::Broken => Cause::Broken,
+            SendErrorKind::TooLarge => Cause::BadAnswer,
+            SendErrorKind::Request => Cause::Row,
         };
-        let kept = lock(&self.idle).pop();
-        if let Some(kept) = kept {
-            match self.exchange_on(kept, request()?).await {
-                Err(e) if e.cause == Cause::Broken => {}
-                done => return done,
-            }
-        }
-        let fresh = self.connect().await?;
-        self.exchange_on(fresh, request()?).await
+        Self::new(cause, e)
     }
-
-    async fn connect(&self) -> Result<Kept, CallError> {
-        let connect = |e: &dyn fmt::Display| CallError::new(Cause::Connect, e);
-        let stream = TcpStream::connect(&self.host_port).await.map_err(|e| connect(&e))?;
-        stream.set_nodelay(true).map_err(|e| connect(&e))?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| connect(&e))?;
-        Ok(Kept { sender, connection })
-    }
-
-    /// Sends `request` and reads the answer; keeps the connection if it can be used again.
-    async fn exchange_on(
-        &self,
-        mut kept: Kept,
-        request: hyper::Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), CallError> {
-        let broken = |e: &dyn fmt::Display| CallError::new(Cause::Broken, e);
-        drive(&mut kept.connection, kept.sender.ready()).await?.map_err(|e| broken(&e))?;
-        let response = drive(&mut kept.connection, kept.sender.send_request(request))
-            .await?
-            .map_err(|e| broken(&e))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect();
-        let body = drive(&mut kept.connection, body)
-            .await?
-            .map_err(|e| {
-                let cause = if e.is::<http_body_util::LengthLimitError>() {
-                    Cause::BadAnswer
-                } else {
-                    Cause::Broken
-                };
-                CallError::new(cause, e)
-            })?
-            .to_bytes();
-        if !kept.sender.is_closed() {
-            let mut idle = lock(&self.idle);
-            if idle.len() < IDLE_CONNECTIONS_MAX {
-                idle.push(kept);
-            }
-        }
-        Ok((status, body))
-    }
-}
-
-/// Runs `work` and the connection that it waits for in one task.
-async fn drive<F: Future>(connection: &mut Connection, work: F) -> Result<F::Output, CallError> {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Ok(done));
-        }
-        let ended = match Pin::new(&mut *connection).poll(cx) {
-            Poll::Pending => return work.as_mut().poll(cx).map(Ok),
-            Poll::Ready(Ok(())) => "the connection was closed".to_owned(),
-            Poll::Ready(Err(e)) => e.to_string(),
-        };
-        // The last bytes may have completed it.
-        match work.as_mut().poll(cx) {
-            Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending => Poll::Ready(Err(CallError::new(Cause::Broken, ended))),
-        }
-    })
-    .await
-}
-
-/// Percent-encodes all but the characters that every server leaves alone in a path.
-fn encode_segment(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for b in text.bytes() {
-        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
-            out.push(char::from(b));
-        } else {
-            out.push('%');
-            for nibble in [b >> 4, b & 15] {
-                out.extend(char::from_digit(u32::from(nibble), 16).map(|c| c.to_ascii_uppercase()));
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -532,7 +371,7 @@ mod tests {
 
     use serde_json::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::edgeai::train::{Dataset, Recipe, fit};
@@ -593,8 +432,7 @@ mod tests {
             assert_eq!(reply.probabilities, out.probabilities);
             assert_eq!((reply.model.as_str(), reply.version.as_str()), ("m", model.version()));
         }
-        let address = client.address(&at);
-        assert_eq!(lock(&address.idle).len(), 1, "one connection was kept and used again");
+        assert_eq!(client.pool.idle(&at), 1, "one connection was kept and used again");
     }
 
     #[tokio::test]

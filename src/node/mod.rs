@@ -8,6 +8,7 @@
 //! Not here: sockets (`node::mqtt`), twins (`twin`).
 
 pub mod broker;
+pub mod frame;
 pub mod mqtt;
 
 use std::collections::{BTreeMap, HashMap};

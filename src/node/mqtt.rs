@@ -42,6 +42,7 @@ use super::broker::{
     self, Broker, ClientId, Delivery, Message, SESSIONS_MAX, SUBSCRIPTIONS_MAX, Session,
     Subscription, Will,
 };
+use super::frame::{Framer, Violation};
 use super::{Directory, Leaf, PayloadError, Topic};
 use crate::telemetry::{Severity, Telemetry, now_us};
 use crate::twin::{Change, Refusal, ThingId};
@@ -234,12 +235,16 @@ struct Link {
 }
 
 struct LinkState {
+    framer: Framer,
     protocol: Connection<Server>,
     version: u8,
     client: Option<ClientId>,
     out: Vec<u8>,
     written: usize,
     closing: bool,
+    /// Sent at QoS 1 or 2 and not settled; at most `in_flight_max`.
+    in_flight: usize,
+    in_flight_max: usize,
     /// DISCONNECT without a will came, so the will is withdrawn.
     clean_end: bool,
     keep_alive: Option<Duration>,
@@ -312,12 +317,15 @@ async fn connection(hub: Rc<Hub>, stream: TcpStream, peer: SocketAddr) {
         peer,
         wake: Notify::new(),
         state: RefCell::new(LinkState {
+            framer: Framer::new(PACKET_LEN_MAX, TOPIC_ALIASES_MAX),
             protocol,
             version: 0,
             client: None,
             out: Vec::new(),
             written: 0,
             closing: false,
+            in_flight: 0,
+            in_flight_max: usize::from(u16::MAX),
             clean_end: false,
             keep_alive: Some(CONNECT_TIMEOUT),
             last_received: Instant::now(),
@@ -325,13 +333,25 @@ async fn connection(hub: Rc<Hub>, stream: TcpStream, peer: SocketAddr) {
         }),
         touched: Cell::new(false),
     });
-    if let Err(error) = run(&hub, &link).await {
+    let open = Open { hub, link };
+    if let Err(error) = run(&open.hub, &open.link).await {
         tracing::debug!(%error, %peer, "connection ended");
     }
-    hub.ended(&link);
-    hub.open.set(hub.open.get() - 1);
-    telemetry.mqtt_connections.add(-1);
-    hub.flush();
+}
+
+/// A connection that is counted; its end is seen to however it comes.
+struct Open {
+    hub: Rc<Hub>,
+    link: Rc<Link>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.hub.ended(&self.link);
+        self.hub.open.set(self.hub.open.get() - 1);
+        self.hub.context.telemetry.mqtt_connections.add(-1);
+        self.hub.flush();
+    }
 }
 
 fn limits(mut options: ConnectionOptions) -> ConnectionOptions {
@@ -409,19 +429,58 @@ impl Hub {
             Err(error) => return Err(error),
         };
         let arrived = Instant::now();
-        let mut bytes = Cursor::new(&scratch[..len]);
-        while (bytes.position() as usize) < len {
+        {
+            let mut state = link.state.borrow_mut();
+            state.last_received = arrived;
+            state.framer.push(&scratch[..len]);
+        }
+        drop(scratch);
+        loop {
             let events = {
                 let mut state = link.state.borrow_mut();
                 if state.closing {
                     break;
                 }
-                state.last_received = arrived;
-                state.protocol.recv(&mut bytes)
+                let LinkState { framer, protocol, .. } = &mut *state;
+                match framer.next() {
+                    Ok(None) => break,
+                    Ok(Some(packet)) => Ok(protocol.recv(&mut Cursor::new(packet))),
+                    Err(violation) => Err(violation),
+                }
             };
-            self.handle(link, events, arrived);
+            match events {
+                Ok(events) => self.handle(link, events, arrived),
+                Err(violation) => self.malformed(link, violation),
+            }
         }
         Ok(Read::Some)
+    }
+
+    /// Ends a connection whose client broke the protocol.
+    fn malformed(self: &Rc<Self>, link: &Rc<Link>, violation: Violation) {
+        self.context.telemetry.mqtt_violations.inc();
+        let reason = match violation {
+            Violation::UnsupportedVersion => {
+                // Answered in the words of 3.1.1, which every client knows.
+                self.push_bytes(link, &[0x20, 2, 0, 1]);
+                return self.close(link);
+            }
+            Violation::BadCredentials => {
+                self.push_bytes(link, &[0x20, 3, 0, 0x86, 0]);
+                return self.close(link);
+            }
+            Violation::Malformed => DisconnectReasonCode::MalformedPacket,
+            Violation::ProtocolError => DisconnectReasonCode::ProtocolError,
+            Violation::TopicNameInvalid => DisconnectReasonCode::TopicNameInvalid,
+            Violation::TopicAliasInvalid => DisconnectReasonCode::TopicAliasInvalid,
+            Violation::TooLarge => DisconnectReasonCode::PacketTooLarge,
+        };
+        let unconnected = link.state.borrow().client.is_none();
+        if unconnected && link.state.borrow().framer.speaks_five() {
+            // CONNACK before CONNECT was taken: only the reason counts.
+            self.push_bytes(link, &[0x20, 3, 0, reason as u8, 0]);
+        }
+        self.disconnect(link, reason);
     }
 
     fn handle(self: &Rc<Self>, link: &Rc<Link>, events: Vec<Event>, arrived: Instant) {
@@ -447,9 +506,11 @@ impl Hub {
                     }
                 }
                 Event::RequestClose => self.close(link),
-                Event::NotifyPacketIdReleased(_)
-                | Event::RequestTimerReset { .. }
-                | Event::RequestTimerCancel(_) => {}
+                Event::NotifyPacketIdReleased(_) => {
+                    let mut state = link.state.borrow_mut();
+                    state.in_flight = state.in_flight.saturating_sub(1);
+                }
+                Event::RequestTimerReset { .. } | Event::RequestTimerCancel(_) => {}
             }
         }
     }
@@ -648,6 +709,9 @@ impl Hub {
                 Property::RequestProblemInformation(wanted) => {
                     problem_information = wanted.val() != 0;
                 }
+                Property::ReceiveMaximum(most) => {
+                    link.state.borrow_mut().in_flight_max = usize::from(most.val());
+                }
                 Property::AuthenticationMethod(_) => {
                     return refuse(ConnectReasonCode::BadAuthenticationMethod);
                 }
@@ -774,6 +838,7 @@ impl Hub {
                 state.protocol.restore_qos2_publish_handled(received);
                 // What was in flight in the other version cannot be sent again as it was.
                 if same_version {
+                    state.in_flight = stored.len();
                     state.protocol.restore_packets(stored);
                 }
             }
@@ -788,6 +853,7 @@ impl Hub {
 
     fn disconnected_v5(self: &Rc<Self>, link: &Rc<Link>, disconnect: &v5_0::Disconnect) {
         let client = link.state.borrow().client.clone();
+        let mut raised_from_zero = false;
         if let Some(client) = client
             && let Some(session) = self.broker.borrow_mut().sessions.get_mut(&client)
         {
@@ -795,13 +861,16 @@ impl Hub {
                 if let Property::SessionExpiryInterval(seconds) = property {
                     let wanted = session_expiry(seconds.val());
                     if session.expiry == Some(Duration::ZERO) && wanted != Some(Duration::ZERO) {
-                        // A session that was to end cannot be kept after all (MQTT-3.14.2-2).
-                        self.context.telemetry.mqtt_violations.inc();
+                        // A session that was to end cannot be kept after all (3.14.2.2.2).
+                        raised_from_zero = true;
                         break;
                     }
                     session.expiry = wanted;
                 }
             }
+        }
+        if raised_from_zero {
+            return self.malformed(link, Violation::ProtocolError);
         }
         let with_will = disconnect.reason_code().is_some_and(|code| {
             code == DisconnectReasonCode::DisconnectWithWillMessage || code as u8 >= 0x80
@@ -987,6 +1056,7 @@ impl Hub {
             change: Change::Reading { values: reading.values, stamp: reading.stamp },
             only_if: Precondition::Always,
             origin: Origin::Node,
+            depth: 0,
         };
         let telemetry = &self.context.telemetry;
         match self.context.writer.submit(request, now_us()) {
@@ -1135,7 +1205,7 @@ impl Hub {
         }
         let mut packet_id = None;
         if delivery.qos > 0 {
-            if state.protocol.get_receive_maximum_vacancy_for_send() == Some(0) {
+            if state.in_flight >= state.in_flight_max {
                 return Sent::NotNow;
             }
             match state.protocol.acquire_packet_id() {
@@ -1162,6 +1232,9 @@ impl Hub {
         if let (Sent::Never, Some(id)) = (&sent, packet_id) {
             // Too large for this client, say; the number is free again.
             let _events = state.protocol.release_packet_id(id);
+        }
+        if matches!(sent, Sent::Yes) && packet_id.is_some() {
+            state.in_flight += 1;
         }
         drop(state);
         if matches!(sent, Sent::Yes) {
@@ -1342,7 +1415,11 @@ impl Hub {
     }
 
     fn push(&self, link: &Rc<Link>, packet: &Packet) {
-        link.state.borrow_mut().out.extend_from_slice(&packet.to_continuous_buffer());
+        self.push_bytes(link, &packet.to_continuous_buffer());
+    }
+
+    fn push_bytes(&self, link: &Rc<Link>, bytes: &[u8]) {
+        link.state.borrow_mut().out.extend_from_slice(bytes);
         self.touch(link);
     }
 

@@ -38,5 +38,6 @@ pub(super) fn request(patch: Patch) -> Request {
         change: Change::Merge(Path::Features, Value::Object(patch.features)),
         only_if: Precondition::Present,
         origin: Origin::Runtime,
+        depth: 0,
     }
 }

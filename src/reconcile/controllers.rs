@@ -598,7 +598,7 @@ fn not_stored(rejected: &Rejected) -> Report {
 }
 
 fn request(id: ThingId, change: Change) -> Request {
-    Request { id, change, only_if: Precondition::Always, origin: Origin::Runtime }
+    Request { id, change, only_if: Precondition::Always, origin: Origin::Runtime, depth: 0 }
 }
 
 fn merge(id: ThingId, patch: Value) -> Request {

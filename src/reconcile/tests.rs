@@ -139,6 +139,7 @@ impl World {
             change,
             only_if: Precondition::Always,
             origin: Origin::Client,
+            depth: 0,
         };
         self.writer.submit(request, now_us()).unwrap();
         self.writer.commit();

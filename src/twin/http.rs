@@ -378,8 +378,13 @@ async fn things(api: &Api, call: &Call, body: Body) -> Answer {
 
 async fn create(api: &Api, call: &Call, id: ThingId, value: Value) -> Answer {
     let change = Change::Modify(Path::Thing, value);
-    let wanted =
-        Wanted { id: id.clone(), change, only_if: Precondition::Absent, origin: Origin::Client };
+    let wanted = Wanted {
+        id: id.clone(),
+        change,
+        only_if: Precondition::Absent,
+        origin: Origin::Client,
+        depth: 0,
+    };
     let accepted = api.submit(wanted).await?;
     if !call.wants_answer() {
         return Ok(empty(StatusCode::ACCEPTED));
@@ -436,8 +441,13 @@ async fn thing(api: &Api, call: &Call, id: ThingId, path: Path, body: Body) -> A
             only_if =
                 twin.map_or(Precondition::Absent, |twin| Precondition::Revision(twin.revision));
         }
-        let wanted =
-            Wanted { id: id.clone(), change: change.clone(), only_if, origin: Origin::Client };
+        let wanted = Wanted {
+            id: id.clone(),
+            change: change.clone(),
+            only_if,
+            origin: Origin::Client,
+            depth: 0,
+        };
         match api.writer.submit(wanted, now_us()) {
             Ok(accepted) => break accepted,
             // Someone else wrote in between: look again once that is visible.

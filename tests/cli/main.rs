@@ -10,6 +10,8 @@
 mod explain;
 mod init;
 mod schema;
+mod serve;
+mod train;
 mod usage;
 mod validate;
 

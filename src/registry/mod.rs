@@ -1,0 +1,474 @@
+//! The registry: which instances of a service there are, and which of them to call next.
+//!
+//! Services are looked up by name only. An instance registers under its service's name with a
+//! lease and renews it by heartbeats; an instance inside this process has no lease, it lives as
+//! long as the process. [`Table`] keeps the leases and knows Eureka's rules; a [`Balancer`] a
+//! service spreads calls over the instances that are up; [`Registry`] holds both together, so that
+//! a change is seen by the next call, without polling.
+//!
+//! Always true, and tested:
+//! 1. a balancer offers exactly the instances of its service that are UP and can be called;
+//! 2. an instance whose lease ended is gone at the next [`Registry::expire`], and an expiry never
+//!    touches an instance that renewed in time;
+//! 3. `now` is an argument: nothing here reads a clock, and setting the clock evicts nobody.
+//!
+//! Names are those of Eureka where it has one (application, lease, status); an application is a
+//! service, and its name is compared without regard to case.
+//!
+//! Not here: the Eureka API (`http`, `wire`), calls (`trigger`), peers, self-preservation and
+//! zones (later).
+
+pub mod balance;
+pub mod http;
+pub mod table;
+mod wire;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use balance::{Balancer, Call, FailureKind, Pick, Strategy};
+pub use table::{Heartbeat, Refusal, Table};
+
+/// A time, as both clocks tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since 1970, for what is shown: the clock may be set.
+    pub unix_ms: i64,
+    /// Milliseconds since any fixed moment, never running backwards: what leases count by.
+    pub mono_ms: u64,
+}
+
+/// What an instance says of itself, or an operator of it. Only `Up` receives calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Status {
+    /// Ready for calls.
+    Up,
+    /// Not working.
+    Down,
+    /// Not ready yet.
+    Starting,
+    /// Taken out by an operator.
+    OutOfService,
+    /// Not said.
+    #[default]
+    Unknown,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Up, Self::Down, Self::Starting, Self::OutOfService, Self::Unknown];
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "UP",
+            Self::Down => "DOWN",
+            Self::Starting => "STARTING",
+            Self::OutOfService => "OUT_OF_SERVICE",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+
+    /// From a word on the wire, in any case; other words are none.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name().eq_ignore_ascii_case(name.trim()))
+    }
+}
+
+/// What last happened to an instance, as Eureka's deltas tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Action {
+    /// Registered, for the first time or again.
+    #[default]
+    Added,
+    /// Its status changed.
+    Modified,
+    /// Cancelled or expired.
+    Deleted,
+}
+
+impl Action {
+    /// The word on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// Where calls go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// A model in this process.
+    InProcess,
+    /// A service that speaks the Open Inference Protocol over HTTP.
+    Http {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// Nowhere that we could call: it offers no plain HTTP port.
+    Nowhere,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InProcess => f.write_str("in-process"),
+            Self::Http { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Http { host, port } => write!(f, "{host}:{port}"),
+            Self::Nowhere => f.write_str("nowhere"),
+        }
+    }
+}
+
+/// A port and whether it is to be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Its number.
+    pub number: u16,
+    /// Whether the instance listens there.
+    pub enabled: bool,
+}
+
+/// How long a registration lives, and what it has lived through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// How often the instance means to renew, in seconds.
+    pub renewal_s: u32,
+    /// How long the lease lasts after a renewal, in seconds; above 0.
+    pub duration_s: u32,
+    /// When it was registered, in Unix milliseconds.
+    pub registered_ms: i64,
+    /// When it was last renewed, in Unix milliseconds.
+    pub renewed_ms: i64,
+    /// When it was cancelled or expired, in Unix milliseconds; 0 while it lives.
+    pub evicted_ms: i64,
+    /// When it first was UP, in Unix milliseconds; 0 if it never was.
+    pub up_ms: i64,
+}
+
+impl Default for Lease {
+    /// Eureka's defaults: renewed every 30 s, ends after 90 s.
+    fn default() -> Self {
+        Self {
+            renewal_s: 30,
+            duration_s: 90,
+            registered_ms: 0,
+            renewed_ms: 0,
+            evicted_ms: 0,
+            up_ms: 0,
+        }
+    }
+}
+
+/// Where an instance runs, as far as it says: kept for the clients that ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataCenter {
+    /// `MyOwn`, `Netflix` or `Amazon`.
+    pub name: String,
+    /// Amazon's details; empty for the others.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Default for DataCenter {
+    fn default() -> Self {
+        Self { name: "MyOwn".to_owned(), metadata: BTreeMap::new() }
+    }
+}
+
+/// One running copy of a service. The fields are Eureka's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Identity within the application.
+    pub id: String,
+    /// Application: the service's name in upper case.
+    pub app: String,
+    /// Where calls go.
+    pub endpoint: Endpoint,
+    /// Host name.
+    pub host: String,
+    /// Address.
+    pub ip: String,
+    /// Plain HTTP port.
+    pub port: Port,
+    /// HTTPS port.
+    pub secure_port: Port,
+    /// Names by which others look it up, comma-separated.
+    pub vip: Option<String>,
+    /// The same for HTTPS.
+    pub secure_vip: Option<String>,
+    /// What is in force: what the instance says, unless an operator overrode it.
+    pub status: Status,
+    /// The operator's override; `Unknown` for none.
+    pub overridden: Status,
+    /// Where it runs.
+    pub data_center: DataCenter,
+    /// Its lease.
+    pub lease: Lease,
+    /// What else it says of itself.
+    pub metadata: BTreeMap<String, String>,
+    /// Page for people.
+    pub home_page: Option<String>,
+    /// Page that tells its state.
+    pub status_page: Option<String>,
+    /// Page that answers while it is healthy.
+    pub health_check: Option<String>,
+    /// The same over HTTPS.
+    pub secure_health_check: Option<String>,
+    /// Group of applications.
+    pub app_group: Option<String>,
+    /// Auto-scaling group.
+    pub asg: Option<String>,
+    /// An old identity that some clients still send.
+    pub sid: Option<String>,
+    /// An old field; 1.
+    pub country_id: i64,
+    /// Whether it is a registry itself.
+    pub coordinating: bool,
+    /// When it last changed, in Unix milliseconds.
+    pub updated_ms: i64,
+    /// When the instance itself last changed what it says, in Unix milliseconds, by its clock.
+    pub dirty_ms: i64,
+    /// What last happened to it.
+    pub action: Action,
+}
+
+impl Instance {
+    /// An instance of `app` that is UP, with defaults for all else.
+    #[must_use]
+    pub fn new(app: &str, id: &str, endpoint: Endpoint) -> Self {
+        let (host, number, enabled) = match &endpoint {
+            Endpoint::Http { host, port } => (host.clone(), *port, true),
+            Endpoint::InProcess | Endpoint::Nowhere => ("127.0.0.1".to_owned(), 0, false),
+        };
+        Self {
+            id: id.to_owned(),
+            app: app_name(app),
+            endpoint,
+            ip: host.clone(),
+            host,
+            port: Port { number, enabled },
+            secure_port: Port { number: 443, enabled: false },
+            vip: Some(app.to_owned()),
+            secure_vip: Some(app.to_owned()),
+            status: Status::Up,
+            overridden: Status::Unknown,
+            data_center: DataCenter::default(),
+            lease: Lease::default(),
+            metadata: BTreeMap::new(),
+            home_page: None,
+            status_page: None,
+            health_check: None,
+            secure_health_check: None,
+            app_group: None,
+            asg: None,
+            sid: None,
+            country_id: 1,
+            coordinating: false,
+            updated_ms: 0,
+            dirty_ms: 0,
+            action: Action::Added,
+        }
+    }
+
+    /// Whether calls may go to it.
+    #[must_use]
+    pub fn callable(&self) -> bool {
+        self.status == Status::Up && self.endpoint != Endpoint::Nowhere
+    }
+}
+
+/// The name that a service has as an application.
+#[must_use]
+pub fn app_name(service: &str) -> String {
+    service.trim().to_uppercase()
+}
+
+/// Most services that calls were made to or that have instances, as the registry remembers them.
+/// Why: names come from manifests and twins' attributes; ten times the services of a large site.
+pub const SERVICES_MAX: usize = 10_000;
+
+/// Leases and balancers together; shared by all who register, look up and call.
+#[derive(Debug)]
+pub struct Registry {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    table: Table,
+    balancers: HashMap<String, Arc<Balancer>>,
+    seed: u64,
+}
+
+impl Registry {
+    /// An empty registry.
+    ///
+    /// * `seed`: of the balancers' random choices.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let inner = Inner { table: Table::new(), balancers: HashMap::new(), seed };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The table is whole after each of its methods; a panic elsewhere cannot break it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The balancer of a service, by its name in any case. Keep it: it follows the registry, and
+    /// picking from it takes no lock. `None` beyond [`SERVICES_MAX`] names.
+    #[must_use]
+    pub fn balancer(&self, service: &str) -> Option<Arc<Balancer>> {
+        let app = app_name(service);
+        let mut inner = self.lock();
+        if let Some(balancer) = inner.balancers.get(&app) {
+            return Some(Arc::clone(balancer));
+        }
+        if inner.balancers.len() >= SERVICES_MAX {
+            // Services that nobody calls and that have no instance are as good as unknown.
+            inner.balancers.retain(|_, b| Arc::strong_count(b) > 1 || !b.is_empty());
+            if inner.balancers.len() >= SERVICES_MAX {
+                return None;
+            }
+        }
+        let seed = inner.seed ^ inner.balancers.len() as u64;
+        let balancer = Arc::new(Balancer::new(Strategy::default(), seed));
+        for instance in inner.table.app(&app) {
+            balancer.set(&instance);
+        }
+        inner.balancers.insert(app, Arc::clone(&balancer));
+        Some(balancer)
+    }
+
+    /// Registers an instance, or again.
+    ///
+    /// # Errors
+    /// [`Refusal`]: a limit; nothing changed.
+    pub fn register(&self, instance: Instance, now: Now) -> Result<(), Refusal> {
+        let app = instance.app.clone();
+        let id = instance.id.clone();
+        let mut inner = self.lock();
+        inner.table.register(instance, now)?;
+        inner.follow(&app, &id);
+        if let Some(balancer) = inner.balancers.get(&app) {
+            balancer.forgive(&id);
+        }
+        Ok(())
+    }
+
+    /// Renews a lease; see [`Table::heartbeat`].
+    pub fn heartbeat(&self, app: &str, id: &str, dirty_ms: Option<i64>, now: Now) -> Heartbeat {
+        let app = app_name(app);
+        let mut inner = self.lock();
+        let beat = inner.table.heartbeat(&app, id, dirty_ms, now);
+        if beat == Heartbeat::Changed {
+            inner.follow(&app, id);
+        }
+        beat
+    }
+
+    /// Ends a lease; false if there is none.
+    pub fn cancel(&self, app: &str, id: &str, now: Now) -> bool {
+        self.change(app, id, |table, app| table.cancel(app, id, now))
+    }
+
+    /// Overrides an instance's status; false if there is no such instance.
+    pub fn set_status(
+        &self,
+        app: &str,
+        id: &str,
+        status: Status,
+        dirty_ms: Option<i64>,
+        now: Now,
+    ) -> bool {
+        self.change(app, id, |table, app| table.set_status(app, id, status, dirty_ms, now))
+    }
+
+    /// Ends an override; false if there is no such instance. `fallback` is the status until the
+    /// instance says its own again.
+    pub fn clear_status(
+        &self,
+        app: &str,
+        id: &str,
+        fallback: Status,
+        dirty_ms: Option<i64>,
+        now: Now,
+    ) -> bool {
+        self.change(app, id, |table, app| table.clear_status(app, id, fallback, dirty_ms, now))
+    }
+
+    /// Adds to an instance's metadata; false if there is no such instance or it would have more
+    /// than [`table::METADATA_MAX`] entries.
+    pub fn set_metadata(
+        &self,
+        app: &str,
+        id: &str,
+        entries: impl IntoIterator<Item = (String, String)>,
+        now: Now,
+    ) -> bool {
+        self.change(app, id, |table, app| table.set_metadata(app, id, entries, now))
+    }
+
+    /// Removes instances whose lease has ended; they are returned, to be told of.
+    pub fn expire(&self, now: Now) -> Vec<Arc<Instance>> {
+        let mut inner = self.lock();
+        let expired = inner.table.expire(now);
+        for instance in &expired {
+            inner.follow(&instance.app, &instance.id);
+        }
+        expired
+    }
+
+    /// When the next lease ends, in milliseconds of [`Now::mono_ms`]; none if there is no lease.
+    #[must_use]
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.lock().table.next_expiry_ms()
+    }
+
+    /// Looks into the table. Keep it short: nobody can register or renew meanwhile.
+    pub fn read<T>(&self, look: impl FnOnce(&Table) -> T) -> T {
+        look(&self.lock().table)
+    }
+
+    /// The changes of the last minutes, as Eureka tells them (see [`Table::delta`]), and the hash
+    /// of all instances after them.
+    pub fn delta(&self, now: Now) -> (u32, Vec<Arc<Instance>>, String) {
+        let mut inner = self.lock();
+        let (version, changes) = inner.table.delta(now);
+        (version, changes, inner.table.hash_code())
+    }
+
+    fn change(&self, app: &str, id: &str, by: impl FnOnce(&mut Table, &str) -> bool) -> bool {
+        let app = app_name(app);
+        let mut inner = self.lock();
+        let done = by(&mut inner.table, &app);
+        if done {
+            inner.follow(&app, id);
+        }
+        done
+    }
+}
+
+impl Inner {
+    /// Tells a service's balancer what became of an instance.
+    fn follow(&mut self, app: &str, id: &str) {
+        if let Some(balancer) = self.balancers.get(app) {
+            match self.table.get(app, id) {
+                Some(instance) => balancer.set(&instance),
+                None => balancer.remove(id),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

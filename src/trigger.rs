@@ -1,0 +1,615 @@
+//! Service triggers: which services a change calls, and the verdict's way back to the twin.
+//!
+//! A twin names its services in `attributes/services`, whoever wrote that. When an event touches
+//! an input of one of them, the service is looked up by name and called with the new state. An
+//! instance in this process answers on the spot, under the writer's lock and while nothing waits,
+//! so that the verdict is recorded in the same batch as its cause. Others are called over HTTP,
+//! within the service's timeout and bounded in number; what comes faster is queued, conflated or
+//! dropped as its overload policy says.
+//!
+//! Always true, and tested:
+//! 1. a verdict never fires the service that wrote it, and chains of services end
+//!    ([`REACTION_DEPTH_MAX`]);
+//! 2. a verdict about an older revision never replaces one about a newer;
+//! 3. a twin whose inputs are newer than its verdict is judged again when the service is there
+//!    again: at the next start, or when an instance registers.
+//!
+//! Not here: leases and balancing (`registry`), models (`edgeai`).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use crate::edgeai::http::{Cause, Client, ModelProvider};
+use crate::edgeai::service::{Balancing, OverloadPolicy, ServiceConfig, ServiceStatus, Services};
+use crate::edgeai::{Model, Prediction};
+use crate::registry::http::Clock;
+use crate::registry::{Balancer, Endpoint, FailureKind, Instance, Now, Port, Registry, Strategy};
+use crate::telemetry::{Severity, Telemetry, now_us};
+use crate::twin::path::Path;
+use crate::twin::{Action, Change, Event, Object, ThingId, Twin, services};
+use crate::writer::{
+    Committed, Origin, Precondition, REACTION_DEPTH_MAX, Reaction, Request, Writer,
+};
+
+/// Calls of one service that are under way over HTTP at a time.
+pub const CALLS_MAX: usize = 64;
+/// A slower model would hold the writer up: it is called like one outside.
+pub const INLINE_MAX: Duration = Duration::from_micros(300);
+/// How often services without an instance are looked at again.
+const STARVED_CHECK: Duration = Duration::from_millis(250);
+
+/// Calls services when twins change. A [`Reaction`] of the writer.
+pub struct Trigger {
+    registry: Arc<Registry>,
+    telemetry: Arc<Telemetry>,
+    deployed: RwLock<HashMap<Arc<str>, Arc<Deployed>>>,
+    client: Client,
+    clock: Clock,
+    /// Port at which this process serves its models to others.
+    port: OnceLock<u16>,
+    link: OnceLock<Link>,
+}
+
+/// What calls over HTTP need, once there is a runtime.
+struct Link {
+    writer: Arc<Writer>,
+    kick: Arc<dyn Fn() + Send + Sync>,
+    runtime: Handle,
+}
+
+struct Deployed {
+    config: ServiceConfig,
+    balancer: Arc<Balancer>,
+    waiting: Mutex<Waiting>,
+    /// Smoothed time of the model in this process, to know whether it may run on the spot.
+    inline: Mutex<Duration>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    running: usize,
+    /// A call found no instance; twins are judged again when there is one.
+    starved: bool,
+    sampled: u64,
+}
+
+/// One call that is due.
+struct Job {
+    id: ThingId,
+    row: Vec<f32>,
+    of_revision: u64,
+    depth: u8,
+}
+
+impl Trigger {
+    /// A trigger that looks services up in `registry`.
+    pub fn new(registry: Arc<Registry>, clock: Clock, telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            registry,
+            telemetry,
+            deployed: RwLock::default(),
+            client: Client::new(),
+            clock,
+            port: OnceLock::new(),
+            link: OnceLock::new(),
+        }
+    }
+
+    /// Gives the trigger what calls over HTTP need. `port` is where this process serves its own
+    /// models. To be called once, before services are deployed.
+    pub fn start(
+        self: &Arc<Self>,
+        writer: Arc<Writer>,
+        kick: Arc<dyn Fn() + Send + Sync>,
+        runtime: Handle,
+        port: u16,
+    ) {
+        let first = self.link.set(Link { writer, kick, runtime: runtime.clone() }).is_ok()
+            && self.port.set(port).is_ok();
+        assert!(first, "a trigger is started once");
+        runtime.spawn(feed_the_starved(Arc::downgrade(self)));
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.clock.nanos()
+    }
+
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    fn service(&self, name: &str) -> Option<Arc<Deployed>> {
+        self.deployed.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Judges on the spot, if the instance that is picked is in this process.
+    fn judge_here(&self, service: &Deployed, row: &[f32]) -> Option<Object> {
+        let model = service.config.model.as_ref()?;
+        if *lock(&service.inline) > INLINE_MAX {
+            return None;
+        }
+        let looked_up = Instant::now();
+        let mut call = service.balancer.call();
+        let pick = call.next(self.now_ns())?;
+        if pick.instance().endpoint != Endpoint::InProcess {
+            return None;
+        }
+        let started = Instant::now();
+        self.telemetry.stage_lookup.record(started - looked_up);
+        let mut prediction = Prediction::default();
+        if let Err(error) = model.predict(row, &mut prediction) {
+            self.no_verdict(&service.config.name, &error.to_string());
+            call.failed(pick, FailureKind::Failed, self.now_ns());
+            return Some(Object::new());
+        }
+        let took = started.elapsed();
+        self.telemetry.stage_inference.record(took);
+        {
+            let mut inline = lock(&service.inline);
+            *inline = (*inline * 15 + took) / 16;
+        }
+        let verdict = local_verdict(model, &prediction, took, &pick.instance().id);
+        call.succeeded(pick, self.now_ns());
+        Some(verdict)
+    }
+
+    /// Puts a call behind those that wait, or starts it.
+    fn enqueue(self: &Arc<Self>, service: &Arc<Deployed>, job: Job) {
+        let Some(link) = self.link.get() else { return };
+        let mut waiting = lock(&service.waiting);
+        if waiting.running < CALLS_MAX {
+            waiting.running += 1;
+            drop(waiting);
+            link.runtime.spawn(work(self.clone(), service.clone(), job));
+            return;
+        }
+        let limit = service.config.overload.limit as usize;
+        match service.config.overload.policy {
+            OverloadPolicy::Queue => {}
+            OverloadPolicy::Latest => {
+                if let Some(same) = waiting.jobs.iter_mut().find(|other| other.id == job.id) {
+                    *same = job;
+                    self.telemetry.calls_dropped.inc();
+                    return;
+                }
+            }
+            OverloadPolicy::Sample => {
+                // The fuller the queue, the fewer are taken: none beyond the limit.
+                waiting.sampled = waiting.sampled.wrapping_add(1);
+                let every = 1 + 8 * waiting.jobs.len() as u64 / limit.max(1) as u64;
+                if !waiting.sampled.is_multiple_of(every) {
+                    self.telemetry.calls_dropped.inc();
+                    return;
+                }
+            }
+        }
+        if waiting.jobs.len() >= limit {
+            // The twin keeps its older verdict, and is judged again at its next change.
+            self.telemetry.calls_dropped.inc();
+            return;
+        }
+        waiting.jobs.push_back(job);
+    }
+
+    /// Calls one instance after the other until one answers or the time is over.
+    async fn call(&self, service: &Deployed, job: &Job) -> Option<Object> {
+        let config = &service.config;
+        let started = Instant::now();
+        let deadline = tokio::time::Instant::now() + config.timeout;
+        let mut call = service.balancer.call();
+        let mut last = None;
+        while let Some(pick) = call.next(self.now_ns()) {
+            if call.attempts() > 1 {
+                self.telemetry.calls_retried.inc();
+            }
+            let instance = pick.instance();
+            let failure = match &instance.endpoint {
+                Endpoint::InProcess => {
+                    let Some(model) = &config.model else { return None };
+                    let mut prediction = Prediction::default();
+                    match model.predict(&job.row, &mut prediction) {
+                        Ok(()) => {
+                            let took = started.elapsed();
+                            let verdict = local_verdict(model, &prediction, took, &instance.id);
+                            call.succeeded(pick, self.now_ns());
+                            return Some(verdict);
+                        }
+                        Err(error) => {
+                            self.no_verdict(&config.name, &error.to_string());
+                            return None;
+                        }
+                    }
+                }
+                Endpoint::Http { host, port } => {
+                    let address = format!("{host}:{port}");
+                    let model =
+                        instance.metadata.get("model").map_or(&*config.name, String::as_str);
+                    match self.client.infer(&address, model, &job.row, deadline).await {
+                        Ok(reply) => {
+                            let took = started.elapsed();
+                            self.telemetry.stage_call.record(took);
+                            let mut verdict = json!({
+                                "label": reply.label,
+                                "score": round(reply.score),
+                                "model": reply.model,
+                                "version": reply.version,
+                                "instance": instance.id,
+                                "latencyMs": millis(took),
+                            });
+                            if !reply.probabilities.is_empty() {
+                                verdict["probabilities"] =
+                                    reply.probabilities.iter().map(|p| round(*p)).collect();
+                            }
+                            call.succeeded(pick, self.now_ns());
+                            return verdict.as_object().cloned();
+                        }
+                        Err(error) if !error.retryable() => {
+                            self.no_verdict(&config.name, &error.message);
+                            call.succeeded(pick, self.now_ns());
+                            return None;
+                        }
+                        Err(error) => {
+                            let kind = match error.cause {
+                                Cause::Connect => FailureKind::Connect,
+                                _ => FailureKind::Failed,
+                            };
+                            last = Some(error.message);
+                            kind
+                        }
+                    }
+                }
+                Endpoint::Nowhere => FailureKind::Connect,
+            };
+            call.failed(pick, failure, self.now_ns());
+        }
+        let why = last.unwrap_or_else(|| "no instance is registered".to_owned());
+        lock(&service.waiting).starved = true;
+        self.telemetry.calls_failed.inc();
+        self.telemetry.event(
+            now_us(),
+            Severity::Warning,
+            "NoHealthyInstance",
+            format!("Service/{}", config.name),
+            format!("no instance could judge {}: {why}", job.id),
+        );
+        None
+    }
+
+    fn no_verdict(&self, service: &str, why: &str) {
+        self.telemetry.calls_failed.inc();
+        let object = format!("Service/{service}");
+        self.telemetry.event(now_us(), Severity::Warning, "NoVerdict", object, why);
+    }
+
+    /// Calls the service for every twin whose verdict is older than its inputs.
+    fn judge_again(self: &Arc<Self>, service: &Arc<Deployed>) {
+        let Some(link) = self.link.get() else { return };
+        for twin in link.writer.twins() {
+            let named = services(&twin).any(|name| name == &*service.config.name);
+            if named
+                && is_stale(&twin, &service.config)
+                && let Some(row) = row_of(&twin, &service.config)
+            {
+                let (id, of_revision) = (twin.id.clone(), twin.revision);
+                self.enqueue(service, Job { id, row, of_revision, depth: 0 });
+            }
+        }
+    }
+}
+
+/// Runs a job and then those that wait, one after the other.
+async fn work(trigger: Arc<Trigger>, service: Arc<Deployed>, first: Job) {
+    let mut next = Some(first);
+    while let Some(job) = next {
+        if let Some(verdict) = trigger.call(&service, &job).await
+            && let Some(link) = trigger.link.get()
+        {
+            trigger.record(link, &service.config, &job, verdict);
+        }
+        let mut waiting = lock(&service.waiting);
+        next = waiting.jobs.pop_front();
+        if next.is_none() {
+            waiting.running -= 1;
+        }
+    }
+}
+
+impl Trigger {
+    fn record(&self, link: &Link, config: &ServiceConfig, job: &Job, verdict: Object) {
+        let Some(twin) = link.writer.twin(job.id.as_str()) else { return };
+        if of_revision(&twin, &config.name).is_some_and(|newer| newer > job.of_revision) {
+            return;
+        }
+        let request = verdict_change(&twin, config, verdict, job.of_revision, job.depth);
+        match link.writer.submit(request, now_us()) {
+            Ok(_) => {
+                self.telemetry.verdicts.inc();
+                if link.writer.counts().commit_time > crate::node::mqtt::INLINE_COMMIT_MAX {
+                    (link.kick)();
+                } else {
+                    link.writer.commit();
+                }
+            }
+            Err(rejected) => {
+                self.no_verdict(
+                    &config.name,
+                    &format!("{} was not recorded: {rejected:?}", job.id),
+                );
+            }
+        }
+    }
+}
+
+async fn feed_the_starved(trigger: std::sync::Weak<Trigger>) {
+    let mut tick = tokio::time::interval(STARVED_CHECK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Some(trigger) = trigger.upgrade() else { return };
+        let all: Vec<Arc<Deployed>> = {
+            let deployed = trigger.deployed.read().unwrap_or_else(PoisonError::into_inner);
+            deployed.values().cloned().collect()
+        };
+        for service in all {
+            let healthy = |balancer: &Balancer| {
+                balancer.instances(trigger.now_ns()).iter().any(|(_, ejected)| !ejected)
+            };
+            let starved = lock(&service.waiting).starved;
+            if starved && healthy(&service.balancer) {
+                lock(&service.waiting).starved = false;
+                trigger.judge_again(&service);
+            }
+        }
+    }
+}
+
+/// The trigger as the writer knows it.
+pub struct TriggerReaction(pub Arc<Trigger>);
+
+impl Reaction for TriggerReaction {
+    fn react(&self, change: &Committed, follow: &mut Vec<Request>) {
+        let trigger = &self.0;
+        let Some(twin) = change.after.as_deref() else { return };
+        if change.event.action == Action::ReadLate {
+            return;
+        }
+        for name in services(twin) {
+            if matches!(&change.origin, Origin::Service(writer) if &**writer == name) {
+                continue;
+            }
+            let Some(service) = trigger.service(name) else { continue };
+            let config = &service.config;
+            let new = || {
+                let before = change.before.as_deref();
+                !before.is_some_and(|before| services(before).any(|other| other == name))
+            };
+            let touched =
+                |(feature, property): &(String, String)| touches(&change.event, feature, property);
+            if !config.inputs.iter().any(touched) && !new() {
+                continue;
+            }
+            let Some(row) = row_of(twin, config) else { continue };
+            if change.depth >= REACTION_DEPTH_MAX {
+                return self.too_deep(change);
+            }
+            match trigger.judge_here(&service, &row) {
+                Some(verdict) if verdict.is_empty() => {}
+                Some(verdict) => {
+                    trigger.telemetry.verdicts.inc();
+                    follow.push(verdict_change(twin, config, verdict, change.revision, 0));
+                }
+                None => {
+                    let (id, of_revision) = (change.id.clone(), change.revision);
+                    let depth = change.depth + 1;
+                    trigger.enqueue(&service, Job { id, row, of_revision, depth });
+                }
+            }
+        }
+    }
+
+    fn too_deep(&self, change: &Committed) {
+        let id = &change.id;
+        self.0.telemetry.event(
+            now_us(),
+            Severity::Warning,
+            "TriggerLoop",
+            format!("Twin/{}/{}", id.namespace(), id.name()),
+            format!(
+                "services call each other more than {REACTION_DEPTH_MAX} deep; the chain was cut"
+            ),
+        );
+    }
+}
+
+impl Services for Trigger {
+    fn deploy(&self, config: ServiceConfig) {
+        let Some(balancer) = self.registry.balancer(&config.name) else {
+            return self.no_verdict(&config.name, "the registry has no room for another service");
+        };
+        balancer.set_strategy(match config.balancing {
+            Balancing::PeakEwma => Strategy::PeakEwma,
+            Balancing::LeastRequest => Strategy::LeastRequest,
+            Balancing::RoundRobin => Strategy::RoundRobin,
+            Balancing::Random => Strategy::Random,
+        });
+        let name = config.name.clone();
+        let replicas = if config.model.is_some() { config.replicas } else { 0 };
+        let port = self.port.get().copied().unwrap_or_default();
+        for n in 1..=replicas {
+            let mut instance = Instance::new(&name, &local_id(&name, n), Endpoint::InProcess);
+            instance.port = Port { number: port, enabled: true };
+            instance.metadata.insert("placement".to_owned(), "in-process".to_owned());
+            instance.health_check = Some(format!("http://127.0.0.1:{port}/v2/health/ready"));
+            if let Err(refusal) = self.registry.register(instance, self.now()) {
+                self.no_verdict(&name, &refusal.to_string());
+            }
+        }
+        let service = Arc::new(Deployed {
+            config,
+            balancer,
+            waiting: Mutex::default(),
+            inline: Mutex::default(),
+        });
+        // Whatever changed while it was not there is judged as soon as it is.
+        lock(&service.waiting).starved = true;
+        let former = self
+            .deployed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.clone(), service);
+        let former_replicas = match former {
+            Some(former) if former.config.model.is_some() => former.config.replicas,
+            _ => 0,
+        };
+        for n in replicas + 1..=former_replicas {
+            self.registry.cancel(&name, &local_id(&name, n), self.now());
+        }
+    }
+
+    fn remove(&self, name: &str) {
+        let former = self.deployed.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if let Some(former) = former {
+            for n in 1..=former.config.replicas {
+                self.registry.cancel(name, &local_id(name, n), self.now());
+            }
+        }
+    }
+
+    fn status(&self, name: &str) -> ServiceStatus {
+        let Some(balancer) = self.registry.balancer(name) else { return ServiceStatus::default() };
+        let instances = balancer.instances(self.now_ns());
+        ServiceStatus {
+            instances: instances.len(),
+            healthy: instances.iter().filter(|(_, ejected)| !ejected).count(),
+        }
+    }
+}
+
+impl ModelProvider for Trigger {
+    fn model(&self, name: &str, version: Option<&str>) -> Option<Arc<Model>> {
+        let model = self.service(name)?.config.model.clone()?;
+        version.is_none_or(|wanted| wanted == model.version()).then_some(model)
+    }
+}
+
+fn local_id(service: &str, n: u32) -> String {
+    format!("edgetwin:{service}:{n}")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What these locks guard is whole after each statement.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn verdict_change(
+    twin: &Twin,
+    config: &ServiceConfig,
+    mut verdict: Object,
+    of_revision: u64,
+    depth: u8,
+) -> Request {
+    verdict.insert("ofRevision".to_owned(), of_revision.into());
+    let path = Path::Properties(config.name.to_string());
+    let verdict = Value::Object(verdict);
+    let change = if twin.features.contains_key(&*config.name) {
+        Change::Modify(path, verdict)
+    } else {
+        Change::Merge(path, verdict)
+    };
+    Request {
+        id: twin.id.clone(),
+        change,
+        only_if: Precondition::Present,
+        origin: Origin::Service(config.name.clone()),
+        depth,
+    }
+}
+
+fn local_verdict(model: &Model, prediction: &Prediction, took: Duration, instance: &str) -> Object {
+    let meta = model.meta();
+    let probabilities: Object = meta
+        .labels
+        .iter()
+        .zip(&prediction.probabilities)
+        .map(|(label, p)| (label.clone(), round(*p).into()))
+        .collect();
+    let verdict = json!({
+        "label": model.label(prediction.label),
+        "score": round(prediction.score),
+        "probabilities": probabilities,
+        "model": meta.classifier.name(),
+        "version": model.version(),
+        "instance": instance,
+        "latencyMs": millis(took),
+    });
+    verdict.as_object().cloned().unwrap_or_default()
+}
+
+/// Four digits are more than a model means.
+fn round(probability: f32) -> f64 {
+    (f64::from(probability) * 1e4).round() / 1e4
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
+/// The service's inputs; `None` while one is missing or no number.
+fn row_of(twin: &Twin, config: &ServiceConfig) -> Option<Vec<f32>> {
+    let value =
+        |(feature, property): &(String, String)| match twin.property_named(feature, property)? {
+            Value::Bool(flag) => Some(f32::from(u8::from(*flag))),
+            value => value.as_f64().map(|number| number as f32),
+        };
+    config.inputs.iter().map(value).collect()
+}
+
+fn of_revision(twin: &Twin, service: &str) -> Option<u64> {
+    twin.property_named(service, "ofRevision")?.as_u64()
+}
+
+/// Whether a feature of an input changed after the state that the verdict is about.
+fn is_stale(twin: &Twin, config: &ServiceConfig) -> bool {
+    let newest =
+        config.inputs.iter().filter_map(|(feature, _)| twin.features.get(feature.as_str()));
+    let newest = newest.map(|feature| feature.revision).max();
+    match (newest, of_revision(twin, &config.name)) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(newest), Some(judged)) => newest > judged,
+    }
+}
+
+/// Whether an event writes the property, even with the value that it has.
+fn touches(event: &Event, feature: &str, property: &str) -> bool {
+    let merged = event.action == Action::Merged;
+    let value = event.value.as_ref();
+    let in_properties = |value: &Value| value.get(property).is_some();
+    let in_feature = |value: &Value| {
+        value.get("properties").is_some_and(|value| value.is_null() || in_properties(value))
+    };
+    let in_features = |value: &Value| {
+        value.get(feature).is_some_and(|value| value.is_null() || in_feature(value))
+    };
+    match &event.path {
+        _ if event.action == Action::Read => {
+            value.and_then(|value| value.get(feature)).is_some_and(in_properties)
+        }
+        Path::Thing if merged => {
+            value.and_then(|value| value.get("features")).is_some_and(in_features)
+        }
+        Path::Thing => true,
+        Path::Features => !merged || value.is_some_and(in_features),
+        Path::Feature(id) => id == feature && (!merged || value.is_some_and(in_feature)),
+        Path::Properties(id) => id == feature && (!merged || value.is_some_and(in_properties)),
+        Path::Property(id, pointer) => {
+            id == feature && pointer.first().is_some_and(|first| first == property)
+        }
+        _ => false,
+    }
+}
