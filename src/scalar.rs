@@ -752,6 +752,23 @@ pub fn rfc3339(time_us: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{s:02}.{ms:03}Z")
 }
 
+/// Reads what [`rfc3339`] writes; `None` for anything else.
+pub fn time_us(text: &str) -> Option<i64> {
+    let number = |at: std::ops::Range<usize>| text.get(at)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, s, ms) =
+        (number(11..13)?, number(14..16)?, number(17..19)?, number(20..23)?);
+    // The days before a date, by the inverse of `civil`.
+    let shifted = year - i64::from(month <= 2);
+    let (era, year_of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let time = ((((days * 24 + hour) * 60 + minute) * 60 + s) * 1000 + ms) * 1000;
+    (rfc3339(time) == text).then_some(time)
+}
+
 /// Year, month and day of a number of days since 1970.
 ///
 /// Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
@@ -845,6 +862,11 @@ mod tests {
             (4_102_444_799_999_000, "2099-12-31T23:59:59.999Z"),
         ] {
             assert_eq!(rfc3339(us), text);
+            assert_eq!(time_us(text), Some(us.div_euclid(1000) * 1000));
+        }
+        for text in ["", "1970-01-01", "1970-02-30T00:00:00.000Z", "1970-01-01T00:00:00.000+00:00"]
+        {
+            assert_eq!(time_us(text), None, "{text}");
         }
     }
 }

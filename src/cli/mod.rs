@@ -8,17 +8,28 @@
 //!
 //! Not here: what verbs do beyond showing it.
 
+mod apply;
+mod client;
 mod completion;
+mod delete;
+mod describe;
+mod diff;
 mod error;
+mod events;
 mod explain;
+mod get;
 mod init;
+mod manifests;
+mod objects;
 mod output;
+mod plan;
 mod run;
 mod schema;
 mod serve;
 mod train;
 mod validate;
 mod version;
+mod wait;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -50,7 +61,7 @@ struct Cli {
 }
 
 /// Options of all verbs.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Global {
     /// How to print data; with json, errors are JSON too
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table, help_heading = "Global options")]
@@ -102,6 +113,14 @@ enum Verb {
     Init(init::Args),
     Run(run::Args),
     Validate(validate::Args),
+    Plan(plan::Args),
+    Diff(diff::Args),
+    Apply(apply::Args),
+    Get(get::Args),
+    Describe(describe::Args),
+    Delete(delete::Args),
+    Wait(wait::Args),
+    Events(events::Args),
     Explain(explain::Args),
     Schema(schema::Args),
     Train(train::Args),
@@ -112,7 +131,6 @@ enum Verb {
 
 /// How a verb ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "`plan` and `diff` are not there yet")]
 enum Outcome {
     /// All is done: exit code 0.
     Done,
@@ -122,12 +140,18 @@ enum Outcome {
 
 impl Verb {
     fn run(&self, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
-        // `global` is for verbs that talk to a runtime.
-        let _ = global;
         match self {
             Self::Init(args) => init::run(args, output),
             Self::Run(args) => run::run(args, output),
             Self::Validate(args) => validate::run(args, output),
+            Self::Plan(args) => plan::run(args, global, output),
+            Self::Diff(args) => diff::run(args, global, output),
+            Self::Apply(args) => apply::run(args, global, output),
+            Self::Get(args) => get::run(args, global, output),
+            Self::Describe(args) => describe::run(args, global, output),
+            Self::Delete(args) => delete::run(args, global, output),
+            Self::Wait(args) => wait::run(args, global, output),
+            Self::Events(args) => events::run(args, global, output),
             Self::Explain(args) => explain::run(args, output),
             Self::Schema(args) => schema::run(args, output),
             Self::Train(args) => train::run(args, output),

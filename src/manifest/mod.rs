@@ -152,7 +152,7 @@ pub fn parse(sources: &[Source], known: &[Object]) -> Parsed {
     let mut drafts = Vec::new();
     for source in sources {
         let documents = yaml::read(&source.name, &source.text, &mut diagnostics);
-        for document in documents.into_iter().flat_map(unroll) {
+        for document in documents.into_iter().flat_map(unroll).filter(is_declared) {
             drafts.push(Draft::new(&source.name, document, &mut diagnostics));
         }
     }
@@ -174,7 +174,7 @@ pub fn from_json(documents: Vec<Value>, known: &[Object]) -> Parsed {
             _ => format!("document {}", index + 1),
         };
         let document = Document { root: Node::from_json(value), broken: false };
-        for document in unroll(document) {
+        for document in unroll(document).into_iter().filter(is_declared) {
             drafts.push(Draft::new(&file, document, &mut diagnostics));
         }
     }
@@ -197,6 +197,12 @@ fn unroll(mut document: Document) -> Vec<Document> {
             .collect(),
         _ => vec![document],
     }
+}
+
+/// Whether a document is declared by itself. A twin that a TwinSet makes is listed with the status
+/// that says so; when such a list is applied again, the set stands for it.
+fn is_declared(document: &Document) -> bool {
+    document.root.at(&["status", "madeBy"]).is_none()
 }
 
 fn finish(

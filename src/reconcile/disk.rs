@@ -111,6 +111,8 @@ pub fn digest_of(bytes: &[u8]) -> String {
 /// A file that an object needs where it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeededFile {
+    /// Where it was found.
+    pub path: PathBuf,
     /// Its digest, 64 hexadecimal digits.
     pub digest: String,
     /// Its bytes.
@@ -138,7 +140,7 @@ pub fn needed_files(objects: &mut [Object]) -> Result<Vec<NeededFile>, Vec<Strin
                     object.json["metadata"]["annotations"][DATA_ANNOTATION] = value.clone().into();
                     object.metadata.annotations.insert(DATA_ANNOTATION.to_owned(), value);
                 }
-                files.push(NeededFile { digest, bytes });
+                files.push(NeededFile { path, digest, bytes });
             }
             // It may have been brought there by an earlier apply, as when a runtime's own output
             // is applied again.

@@ -7,6 +7,7 @@
 //! | `GET /objects`, `/objects/KIND`, `/objects/KIND/NAMESPACE/NAME` | objects with status; `?namespace=`, `?labelSelector=`, `?made=true` lists the twins of TwinSets, too |
 //! | `POST /delete` | marks objects as deleted: `{"objects": [{"kind", "namespace", "name"}]}` |
 //! | `DELETE /objects/KIND/NAMESPACE/NAME` | the same for one |
+//! | `POST /wait` | answers when all of `{"objects", "for": "Ready"}` are so, or after `timeoutMs` with those that are not; also `"Deleted"`, `"CONDITION=STATUS"` |
 //! | `GET /events` | the latest events; `?watch=true` goes on as server-sent events |
 //! | `GET /status`, `GET /version` | how the runtime is, and what it is |
 //! | `PUT`, `HEAD /artefacts/SHA256` | model files and training data by digest |
@@ -33,13 +34,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::disk::ARTEFACT_BYTES_MAX;
-use super::{ApplyError, ApplyOptions, ObjectKey, Reconciler};
+use super::{ApplyError, ApplyOptions, ObjectKey, Reconciler, Until};
 use crate::manifest::{Kind, diagnostic};
 use crate::telemetry::Event;
 use crate::twin::selector::Selector;
 
 /// Largest body of an apply, bytes: 10,000 documents of 1.6 KB. A larger one is answered with 413.
 pub const APPLY_BYTES_MAX: usize = 16 << 20;
+
+/// Longest wait of one request; whoever wants to wait longer asks again.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Time between two looks for events that are new.
 const EVENTS_PERIOD: Duration = Duration::from_millis(250);
@@ -52,6 +56,7 @@ pub fn router(reconciler: Arc<Reconciler>) -> Router {
         .route("/apply", post(apply))
         .route("/plan", post(plan))
         .route("/delete", post(delete_many))
+        .route("/wait", post(wait))
         .route("/objects", get(list_all))
         .route("/objects/{kind}", get(list))
         .route("/objects/{kind}/{namespace}/{name}", get(one).delete(delete_one))
@@ -251,6 +256,28 @@ async fn delete_many(State(reconciler): Control, body: Bytes) -> Result<Response
     let body: Delete = parse(&body)?;
     let (deleted, missing) = reconciler.delete(body.objects).await?;
     Ok(answer(StatusCode::ACCEPTED, &json!({ "deleted": deleted, "missing": missing })))
+}
+
+/// The body of a wait.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Wait {
+    objects: Vec<ObjectKey>,
+    #[serde(rename = "for")]
+    until: String,
+    timeout_ms: u64,
+}
+
+async fn wait(State(reconciler): Control, body: Bytes) -> Result<Response, Problem> {
+    let body: Wait = parse(&body)?;
+    let until: Until = body.until.parse().map_err(Problem::bad)?;
+    let timeout = Duration::from_millis(body.timeout_ms).min(WAIT_MAX);
+    let waiting = reconciler.wait_until(&body.objects, &until, timeout).await;
+    let waiting: Vec<Value> = waiting
+        .iter()
+        .map(|key| json!({ "object": key.to_string(), "why": reconciler.why_not(key) }))
+        .collect();
+    Ok(ok(&json!({ "waiting": waiting })))
 }
 
 /// How to show events.

@@ -329,6 +329,37 @@ impl Report {
     }
 }
 
+/// What to wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Until {
+    /// It is as declared; see [`Reconciler::is_ready`].
+    Ready,
+    /// It is gone.
+    Deleted,
+    /// A condition has this status.
+    Condition(String, Truth),
+}
+
+impl FromStr for Until {
+    type Err = String;
+
+    /// `Ready`, `Deleted`, `CONDITION` or `CONDITION=STATUS`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, truth) = text.split_once('=').unwrap_or((text, "True"));
+        let truth = match truth.to_ascii_lowercase().as_str() {
+            "true" => Truth::True,
+            "false" => Truth::False,
+            "unknown" => Truth::Unknown,
+            _ => return Err(format!("`{truth}` is not a status: True, False or Unknown")),
+        };
+        Ok(match (name, truth) {
+            ("Ready", Truth::True) => Self::Ready,
+            ("Deleted", Truth::True) => Self::Deleted,
+            (name, truth) => Self::Condition(name.to_owned(), truth),
+        })
+    }
+}
+
 /// How to apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
@@ -602,7 +633,7 @@ impl Reconciler {
         if options.base.as_ref().is_some_and(|base| *base != plan.base) {
             return Err(ApplyError::BaseMoved);
         }
-        let not_acted_on = parsed.objects.iter().flat_map(manifest::not_acted_on).collect();
+        let not_acted_on = not_acted_on(&parsed.objects);
         let mut declared: HashMap<ObjectKey, Object> =
             parsed.objects.into_iter().map(|object| (ObjectKey::of(&object), object)).collect();
         let now_us = now_us();
@@ -682,21 +713,63 @@ impl Reconciler {
         Ok((found, missing))
     }
 
-    /// Waits until each object is ready or gone, at most for `timeout`. Returns those that are
-    /// neither.
+    /// Waits until each object is ready, at most for `timeout`. Returns those that are not.
     pub async fn wait_ready(&self, keys: &[ObjectKey], timeout: Duration) -> Vec<ObjectKey> {
+        self.wait_until(keys, &Until::Ready, timeout).await
+    }
+
+    /// Waits until something holds for each object, at most for `timeout`. Returns those for which
+    /// it does not.
+    pub async fn wait_until(
+        &self,
+        keys: &[ObjectKey],
+        until: &Until,
+        timeout: Duration,
+    ) -> Vec<ObjectKey> {
         let mut changed = self.changed.subscribe();
+        let mut stopping = self.stopping.subscribe();
         let deadline = Instant::now() + timeout;
         loop {
             changed.mark_unchanged();
             let waiting: Vec<ObjectKey> =
-                keys.iter().filter(|key| self.is_ready(key) == Some(false)).cloned().collect();
+                keys.iter().filter(|key| !self.holds(key, until)).cloned().collect();
             if waiting.is_empty() {
                 return waiting;
             }
-            if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
-                return waiting;
+            tokio::select! {
+                _ = changed.changed() => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return waiting,
+                () = tokio::time::sleep_until(deadline) => return waiting,
             }
+        }
+    }
+
+    fn holds(&self, key: &ObjectKey, until: &Until) -> bool {
+        match until {
+            Until::Ready => self.is_ready(key) == Some(true),
+            Until::Deleted => !self.objects().contains_key(key),
+            Until::Condition(name, truth) => {
+                let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
+                let conditions = statuses.get(key).map_or(&[][..], |status| &status.conditions);
+                match conditions.iter().find(|one| one.condition == *name) {
+                    Some(condition) => condition.status == *truth,
+                    // Conditions that would only say that nothing is amiss are left out.
+                    None => *truth == Truth::False && self.objects().contains_key(key),
+                }
+            }
+        }
+    }
+
+    /// What keeps an object from being ready, in words.
+    fn why_not(&self, key: &ObjectKey) -> String {
+        if !self.objects().contains_key(key) {
+            return "there is no such object".to_owned();
+        }
+        let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
+        let conditions = statuses.get(key).map_or(&[][..], |status| &status.conditions);
+        match conditions.iter().find(|one| one.condition == "Ready") {
+            Some(ready) => format!("{}: {}", ready.reason, ready.message),
+            None => "nothing is known of it yet".to_owned(),
         }
     }
 
@@ -884,6 +957,19 @@ impl Reconciler {
         };
         self.context.telemetry.event(now_us(), severity, reason, key.to_string(), message);
     }
+}
+
+/// What is not acted on yet: a sentence that fits many objects is said once.
+fn not_acted_on(objects: &[Object]) -> Vec<String> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for sentence in objects.iter().flat_map(manifest::not_acted_on) {
+        *counts.entry(sentence).or_default() += 1;
+    }
+    let say = |(sentence, count)| match count {
+        1 => sentence,
+        count => format!("{sentence} ({count} objects)"),
+    };
+    counts.into_iter().map(say).collect()
 }
 
 /// The object as it is stored once it is declared.

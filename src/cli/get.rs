@@ -1,0 +1,171 @@
+//! `edgetwin get`: objects as tables, YAML, JSON or names.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::objects::{self, Target};
+use super::output::{Format, Output};
+use super::{CliError, ErrorKind, Global, Outcome};
+use crate::manifest::{DEFAULT_NAMESPACE, Kind};
+use crate::telemetry::now_us;
+use crate::twin::selector::Selector;
+
+/// Show objects and how they are.
+///
+/// A kind by name, plural or short name (`edgetwin explain` lists them), or `all`. `get twins` lists
+/// the twins that TwinSets make, too. What `-o yaml` prints can be applied again.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  edgetwin get twins -A\n  edgetwin get svc data-anomaly -o yaml\n  \
+                  edgetwin get twins -n lab -l room=north -o wide\n  edgetwin get all -A -o yaml > backup.yaml"
+)]
+pub(super) struct Args {
+    /// KIND, KIND NAME…, KIND/NAME… or KIND/NAMESPACE/NAME…
+    #[arg(value_name = "OBJECT", required = true)]
+    what: Vec<String>,
+    /// Only objects with these labels: `room=north,floor!=2,zone in (a, b)`
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
+}
+
+pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
+    if let Some(selector) = &args.selector {
+        selector
+            .parse::<Selector>()
+            .map_err(|error| CliError::new(ErrorKind::Usage, error.message).hint(error.help))?;
+    }
+    let targets = objects::targets(&args.what, global)?;
+    let client = Client::new(&global.server)?;
+    let (mut items, mut missing) = (Vec::new(), Vec::new());
+    let single = matches!(targets[..], [Target::One(_)]);
+    for target in &targets {
+        match target {
+            Target::One(key) => match client.object(key)? {
+                Some(item) => items.push(item),
+                None => missing.push(key.to_string()),
+            },
+            Target::Kind(kind) => {
+                // What `all` prints can be applied again; a TwinSet says what its twins are.
+                let made = *kind == Some(Kind::Twin);
+                items.extend(client.list(&query(*kind, args.selector.as_deref(), made, global))?);
+            }
+        }
+    }
+    let list = |items: Vec<Value>| match <[Value; 1]>::try_from(items) {
+        Ok([item]) if single => item,
+        Ok([item]) => json!({ "kind": "List", "items": [item] }),
+        Err(items) => json!({ "kind": "List", "items": items }),
+    };
+    match output.format() {
+        Format::Json => output.json(&list(items)),
+        Format::Yaml => output.yaml(&list(items)),
+        Format::Name => items.iter().for_each(|item| output.line(&objects::key_of(item))),
+        Format::Table | Format::Wide => {
+            if items.is_empty() && missing.is_empty() {
+                output.note(&nothing(args, &targets, global, &client)?);
+            }
+            tables(&items, global, output);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    let error = CliError::new(ErrorKind::Failed, format!("there is no {}", missing.join(", ")));
+    Err(match (&global.namespace, args.what.iter().any(|word| word.matches('/').count() == 2)) {
+        (None, false) => error.hint("-n NAMESPACE looks in another namespace than `default`"),
+        _ => error,
+    })
+}
+
+/// The path and query of a list.
+pub(super) fn query(
+    kind: Option<Kind>,
+    selector: Option<&str>,
+    made: bool,
+    global: &Global,
+) -> String {
+    let mut text = kind.map_or_else(String::new, |kind| kind.name().to_owned());
+    let mut mark = '?';
+    let mut add = |key: &str, value: &str| {
+        let _infallible = write!(text, "{mark}{key}={}", escape(value));
+        mark = '&';
+    };
+    if !global.all_namespaces {
+        add("namespace", global.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE));
+    }
+    if let Some(selector) = selector {
+        add("labelSelector", selector);
+    }
+    if made {
+        add("made", "true");
+    }
+    text
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            let _infallible = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+/// One table a kind; a title in front where there are several.
+fn tables(items: &[Value], global: &Global, output: &mut Output) {
+    let mut by_kind: BTreeMap<Kind, Vec<&Value>> = BTreeMap::new();
+    for item in items {
+        if let Some(kind) = item["kind"].as_str().and_then(Kind::find) {
+            by_kind.entry(kind).or_default().push(item);
+        }
+    }
+    let several = by_kind.len() > 1;
+    let wide = output.format() == Format::Wide;
+    for (at, (kind, items)) in by_kind.into_iter().enumerate() {
+        if several {
+            output.line(&format!("{}{}", if at > 0 { "\n" } else { "" }, kind.plural()));
+        }
+        let table = objects::table(kind, &items, global.all_namespaces, wide, now_us());
+        output.table(&table.head, &table.rows);
+    }
+}
+
+/// What to say where there is nothing, and where there is something.
+fn nothing(
+    args: &Args,
+    targets: &[Target],
+    global: &Global,
+    client: &Client,
+) -> Result<String, CliError> {
+    let kind = match targets {
+        [Target::Kind(kind)] => *kind,
+        _ => None,
+    };
+    let what = kind.map_or("objects", Kind::plural);
+    let matching = if args.selector.is_some() { " with such labels" } else { "" };
+    if global.all_namespaces {
+        return Ok(format!("There are no {what}{matching}."));
+    }
+    let namespace = global.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    let everywhere = Global { all_namespaces: true, ..global.clone() };
+    let query = query(kind, args.selector.as_deref(), kind == Some(Kind::Twin), &everywhere);
+    let mut others: BTreeMap<String, usize> = BTreeMap::new();
+    for item in client.list(&query)? {
+        *others.entry(objects::text(&item, "/metadata/namespace")).or_default() += 1;
+    }
+    let elsewhere: Vec<String> =
+        others.iter().map(|(place, count)| format!("{count} in `{place}`")).collect();
+    Ok(match elsewhere.is_empty() {
+        true => format!("There are no {what}{matching} in namespace `{namespace}`."),
+        false => format!(
+            "There are no {what}{matching} in namespace `{namespace}`, but {}: use -n or -A.",
+            elsewhere.join(", ")
+        ),
+    })
+}
