@@ -2,8 +2,9 @@
 //!
 //! The data is not part of the project: it is looked for in `EDGETWIN_DATA`, then in
 //! `../shared/data` beside the checkout. `tests/accuracy/prepare.py` lays it out with a Python that
-//! has numpy (`EDGETWIN_PYTHON`, else `python3`). Where one of them is missing the test says so and
-//! passes, unless `EDGETWIN_TEST_FULL=1`, which forbids leaving anything out.
+//! has numpy (`EDGETWIN_PYTHON`, else `python3`). Without the data the test says so and passes;
+//! without Python it does, too, unless `EDGETWIN_TEST_FULL=1`, which forbids leaving anything out
+//! that can be installed.
 //!
 //! `cargo test --release --test accuracy`: fitting 100,000 rows six times takes a minute; a debug
 //! build would take half an hour, so there it only says that it did not run.
@@ -45,7 +46,9 @@ fn f1_is_within_a_point_of_the_reference() {
         return;
     }
     let Some(data) = data() else {
-        return left_out("no recorded data (set EDGETWIN_DATA to its directory)");
+        // The data is nobody's to ship: without it the project is whole, so this never fails.
+        eprintln!("NOT RUN: accuracy against the reference: no recorded data (set EDGETWIN_DATA)");
+        return;
     };
     let Some(python) = python() else {
         return left_out("no Python with numpy (set EDGETWIN_PYTHON)");
