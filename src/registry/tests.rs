@@ -275,6 +275,9 @@ fn equal_instances_get_equal_shares() {
     }
 }
 
+/// A call under way: its instance, and how that will end.
+type Flight<'b> = (Call<'b>, Pick, Result<(), FailureKind>);
+
 /// Drives a balancer in virtual time, `workers` calls in flight at once, for `length_ns`;
 /// `serve(instance, now)` says how long it takes and how it ends. Returns attempts by instance and
 /// calls that failed.
@@ -287,7 +290,7 @@ fn drive(
 ) -> (Vec<u32>, u32) {
     let mut attempts = vec![0; balancer.len()];
     let mut failed_calls = 0;
-    let mut flights: Vec<(u64, Option<(Call<'_>, Pick, Result<(), FailureKind>)>)> =
+    let mut flights: Vec<(u64, Option<Flight<'_>>)> =
         (0..workers).map(|w| (from_ns + w as u64, None)).collect();
     loop {
         let flight = flights.iter_mut().min_by_key(|f| f.0).unwrap();
