@@ -948,7 +948,8 @@ impl Reconciler {
         let before = was.map(|condition| (condition.status, condition.reason.as_str()));
         let severity = match (before, ready) {
             (Some((before, why)), now) if before == now && why == reason => return,
-            (_, Truth::False) if reason == "Training" => Severity::Normal,
+            // These come by themselves, in a while.
+            (_, Truth::False) if matches!(reason, "Training" | "ModelNotReady") => Severity::Normal,
             (_, Truth::False) => Severity::Warning,
             // A thousand twins that come up as they should are no news.
             (Some((Truth::False, _)), Truth::True) => Severity::Normal,

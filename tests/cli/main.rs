@@ -7,8 +7,11 @@
     reason = "helpers of tests assert by panicking; clippy only knows functions marked as tests"
 )]
 
+mod apply;
 mod explain;
+mod get;
 mod init;
+mod runtime;
 mod schema;
 mod serve;
 mod train;
