@@ -32,5 +32,6 @@ pub mod reconcile;
 pub mod trigger;
 
 pub mod runtime;
+pub mod simulate;
 
 pub mod cli;

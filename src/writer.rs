@@ -641,7 +641,7 @@ impl Inner {
         check(only_if, &id, before.as_deref()).map_err(Rejected::Refused)?;
         let event = decide(&id, before.as_deref(), change).map_err(Rejected::Refused)?;
         let after = apply(&id, before.as_deref(), &event, now_us);
-        if after.as_ref().is_some_and(|twin| twin.len() > crate::twin::THING_LEN_MAX) {
+        if after.as_ref().is_some_and(|twin| twin.json_len() > crate::twin::THING_LEN_MAX) {
             return Err(Rejected::Refused(Refusal::TooLarge(id)));
         }
         let revision = before.as_ref().map_or(0, |twin| twin.revision) + 1;

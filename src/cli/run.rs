@@ -4,8 +4,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::Outcome;
 use super::error::{CliError, ErrorKind};
@@ -14,6 +15,9 @@ use super::output::Output;
 use crate::manifest;
 use crate::reconcile::{ApplyOptions, ApplyReport, Reconciler};
 use crate::runtime::{Config, DRAIN_TIMEOUT, Runtime, StartError};
+use crate::simulate;
+use crate::twin::Twin;
+use crate::writer::{Committed, Origin, Sink};
 
 /// Run the twins, the broker and the services of this machine
 ///
@@ -39,6 +43,12 @@ pub(super) struct Args {
     /// Address of the Eureka API
     #[arg(long, env = "EDGETWIN_EUREKA", value_name = "ADDR", default_value = "127.0.0.1:8761")]
     eureka: String,
+    /// Add a simulated node for every twin that names a profile
+    #[arg(long)]
+    simulate: bool,
+    /// Seed of the simulated nodes
+    #[arg(long, value_name = "N", default_value_t = 7, requires = "simulate")]
+    seed: u64,
     /// Another host name that requests may carry; may be repeated
     #[arg(long = "allow-host", value_name = "NAME")]
     allowed_hosts: Vec<String>,
@@ -59,16 +69,12 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
         .enable_all()
         .build()
         .map_err(|error| CliError::new(ErrorKind::Failed, "no threads").because(&error))?;
-    let ended = runtime.block_on(serve(config, &args.filenames, output));
+    let ended = runtime.block_on(serve(config, args, output));
     runtime.shutdown_timeout(std::time::Duration::from_millis(100));
     ended
 }
 
-async fn serve(
-    config: Config,
-    filenames: &[String],
-    output: &mut Output,
-) -> Result<Outcome, CliError> {
+async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
     let signals = |kind| {
         signal(kind).map_err(|error| {
             CliError::new(ErrorKind::Failed, "signals cannot be awaited").because(&error)
@@ -87,9 +93,10 @@ async fn serve(
     }
     output.note("ready   loopback only, without users; Ctrl-C stops");
     let reconciler = runtime.reconciler.clone();
+    let writer = runtime.writer.clone();
     let mut serving = std::pin::pin!(runtime.run(stopped));
-    if !filenames.is_empty() {
-        let applying = apply(&reconciler, filenames);
+    if !args.filenames.is_empty() {
+        let applying = apply(&reconciler, &args.filenames);
         let report = tokio::select! {
             ended = &mut serving => return done(ended),
             report = applying => report?,
@@ -98,13 +105,31 @@ async fn serve(
             output.note(&format!("note    {line}"));
         }
     }
-    tokio::select! {
-        ended = &mut serving => return done(ended),
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let (simulated, mut verdicts) = if args.simulate {
+        let (verdicts, lines) = mpsc::channel(VERDICTS_MAX);
+        writer.add_sink(Arc::new(Verdicts(verdicts)));
+        let nodes = simulate::nodes(&reconciler.declared());
+        if nodes.is_empty() {
+            output.note("note    no twin names a node profile, so no node is simulated");
+        } else {
+            output.note(&format!("nodes   {} simulated, over MQTT", nodes.len()));
+        }
+        let running = simulate::run(nodes, addresses.mqtt, args.seed, stop.subscribe());
+        (Some(tokio::spawn(running)), Some(lines))
+    } else {
+        (None, None)
+    };
+    loop {
+        tokio::select! {
+            ended = &mut serving => return done(ended),
+            line = next_line(&mut verdicts) => output.line(&line),
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        }
     }
     output.note("draining");
     stop.send_replace(true);
+    drop(simulated);
     tokio::select! {
         ended = &mut serving => done(ended),
         () = tokio::time::sleep(DRAIN_TIMEOUT) => {
@@ -112,6 +137,51 @@ async fn serve(
             Ok(Outcome::Done)
         }
         _ = interrupt.recv() => Err(CliError::new(ErrorKind::Interrupted, "stopped without draining")),
+    }
+}
+
+/// Lines that wait for a slow terminal; further verdicts are not shown.
+const VERDICTS_MAX: usize = 256;
+
+/// Shows each verdict as a line.
+struct Verdicts(mpsc::Sender<String>);
+
+impl Sink for Verdicts {
+    fn committed(&self, changes: &[Committed]) {
+        for change in changes {
+            let Origin::Service(service) = &change.origin else { continue };
+            if let (Some(twin), Some(verdict)) = (&change.after, &change.event.value)
+                && self.0.try_send(verdict_line(twin, service, verdict)).is_err()
+            {
+                // The terminal is slow: the verdict is in the twin all the same.
+                return;
+            }
+        }
+    }
+}
+
+/// `lab:north-1   data-anomaly  anomalous 0.97  temperature 35.1, humidity 40, …`
+fn verdict_line(twin: &Twin, service: &str, verdict: &Value) -> String {
+    let label = verdict["label"].as_str().unwrap_or("?");
+    let score = verdict["score"].as_f64().unwrap_or_default();
+    let values: Vec<String> = twin
+        .features
+        .values()
+        .filter_map(|feature| feature.properties.as_ref())
+        .filter(|properties| !properties.contains_key("ofRevision"))
+        .flatten()
+        .filter_map(|(name, value)| Some(format!("{name} {}", value.as_f64()?)))
+        .collect();
+    format!("{:<14} {service:<17} {label:<10} {score:.2}  {}", twin.id.as_str(), values.join(", "))
+}
+
+async fn next_line(lines: &mut Option<mpsc::Receiver<String>>) -> String {
+    match lines {
+        Some(lines) => match lines.recv().await {
+            Some(line) => line,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }
 

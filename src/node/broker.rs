@@ -54,7 +54,7 @@ pub struct Message {
 
 impl Message {
     /// What it takes in a queue, bytes.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.topic.len() + self.payload.len() + 64 * self.properties.len() + 64
     }
 }
@@ -123,7 +123,7 @@ pub struct Session {
 impl Session {
     /// Queues a delivery; `false` if it was dropped.
     pub fn push(&mut self, delivery: Delivery) -> bool {
-        let len = delivery.message.len();
+        let len = delivery.message.size();
         if self.queue.len() >= QUEUE_LEN_MAX || self.queue_bytes + len > QUEUE_BYTES_MAX {
             return false;
         }
@@ -135,7 +135,7 @@ impl Session {
     /// The next delivery that has not expired.
     pub fn pop(&mut self, now: Instant) -> Option<Delivery> {
         while let Some(delivery) = self.queue.pop_front() {
-            self.queue_bytes -= delivery.message.len();
+            self.queue_bytes -= delivery.message.size();
             if delivery.message.expires.is_none_or(|expires| expires > now) {
                 return Some(delivery);
             }
@@ -145,7 +145,7 @@ impl Session {
 
     /// Puts back what [`Session::pop`] gave.
     pub fn unpop(&mut self, delivery: Delivery) {
-        self.queue_bytes += delivery.message.len();
+        self.queue_bytes += delivery.message.size();
         self.queue.push_front(delivery);
     }
 
@@ -351,13 +351,13 @@ impl Broker {
     /// # Errors
     /// [`InvalidTopic`] when there is no room.
     pub fn retain(&mut self, message: &Rc<Message>) -> Result<(), InvalidTopic> {
-        let old = self.retained.get(&message.topic).map_or(0, |old| old.len());
+        let old = self.retained.get(&message.topic).map_or(0, |old| old.size());
         if message.payload.is_empty() {
             self.retained.remove(&message.topic);
             self.retained_bytes -= old;
             return Ok(());
         }
-        let len = message.len();
+        let len = message.size();
         let full = old == 0 && self.retained.len() >= RETAINED_MAX;
         if full || self.retained_bytes - old + len > RETAINED_BYTES_MAX {
             return Err(InvalidTopic);

@@ -65,7 +65,7 @@ impl Framer {
         self.attempted == Some(5)
     }
 
-    /// Adds bytes that arrived. Packets that [`Framer::next`] did not give yet stay.
+    /// Adds bytes that arrived. Packets that [`Framer::next_packet`] did not give yet stay.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.buffer.drain(..self.start);
@@ -78,7 +78,7 @@ impl Framer {
     ///
     /// # Errors
     /// [`Violation`]: the connection is to end, and nothing behind is looked at.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, Violation> {
+    pub fn next_packet(&mut self) -> Result<Option<&[u8]>, Violation> {
         let rest = &self.buffer[self.start..];
         let Some((&first, after)) = rest.split_first() else { return Ok(None) };
         if self.version.is_none() && first >> 4 != 1 {
@@ -434,14 +434,14 @@ mod tests {
     fn connected(connect: &[u8]) -> Framer {
         let mut framer = Framer::new(1000, 4);
         framer.push(connect);
-        assert_eq!(framer.next().unwrap(), Some(connect));
+        assert_eq!(framer.next_packet().unwrap(), Some(connect));
         framer
     }
 
     fn judge(connect: &[u8], packet: &[u8]) -> Result<(), Violation> {
         let mut framer = connected(connect);
         framer.push(packet);
-        framer.next().map(|found| assert_eq!(found, Some(packet)))
+        framer.next_packet().map(|found| assert_eq!(found, Some(packet)))
     }
 
     #[test]
@@ -452,7 +452,7 @@ mod tests {
         let mut found = Vec::new();
         for byte in &all {
             framer.push(&[*byte]);
-            while let Some(packet) = framer.next().unwrap() {
+            while let Some(packet) = framer.next_packet().unwrap() {
                 found.push(packet.to_vec());
             }
         }
@@ -489,8 +489,8 @@ mod tests {
         let mut framer = connected(CONNECT_5);
         framer.push(&sets);
         framer.push(&uses);
-        assert!(framer.next().unwrap().is_some());
-        assert!(framer.next().unwrap().is_some());
+        assert!(framer.next_packet().unwrap().is_some());
+        assert!(framer.next_packet().unwrap().is_some());
         let beyond = [0x30, 8, 0, 1, b't', 3, 35, 0, 9, b'x'];
         assert_eq!(judge(CONNECT_5, &beyond), Err(Violation::TopicAliasInvalid));
     }
@@ -500,7 +500,7 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), five in any::<bool>()) {
             let mut framer = connected(if five { CONNECT_5 } else { CONNECT_4 });
             framer.push(&bytes);
-            while let Ok(Some(_)) = framer.next() {}
+            while let Ok(Some(_)) = framer.next_packet() {}
         }
     }
 }

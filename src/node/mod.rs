@@ -467,7 +467,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_payload_makes_decoding_panic(payload in ".{0,200}") {
-            let _: Result<_, _> = decode(payload.as_bytes(), Some(&model()));
+            drop(decode(payload.as_bytes(), Some(&model())));
         }
     }
 }

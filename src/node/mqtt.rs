@@ -442,7 +442,7 @@ impl Hub {
                     break;
                 }
                 let LinkState { framer, protocol, .. } = &mut *state;
-                match framer.next() {
+                match framer.next_packet() {
                     Ok(None) => break,
                     Ok(Some(packet)) => Ok(protocol.recv(&mut Cursor::new(packet))),
                     Err(violation) => Err(violation),
@@ -1325,7 +1325,6 @@ impl Hub {
         self.deliver_all(link, retained);
     }
 
-    #[expect(clippy::type_complexity, reason = "one answer a filter, and what to deliver")]
     fn subscribe(
         &self,
         link: &Link,

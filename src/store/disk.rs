@@ -40,7 +40,7 @@ pub trait DiskFile: Send + Sync {
     /// `UnexpectedEof` where the file is shorter.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
     /// Length, bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// Returns once everything written before is on the medium.
     fn sync(&self) -> io::Result<()>;
 }
@@ -119,7 +119,7 @@ impl DiskFile for RealFile {
         self.0.read_exact_at(bytes, offset)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

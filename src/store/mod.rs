@@ -421,7 +421,7 @@ pub fn read<T>(
     use_record: impl FnOnce(Record<'_>) -> T,
 ) -> io::Result<T> {
     let file = disk.open(&segment_name(position.segment()))?;
-    let room = file.len()?.saturating_sub(u64::from(position.offset()));
+    let room = file.size()?.saturating_sub(u64::from(position.offset()));
     let mut bytes = vec![0; room.min(4096) as usize];
     file.read_at(u64::from(position.offset()), &mut bytes)?;
     if let Err(BadRecord::Length) = decode(&bytes) {
@@ -489,7 +489,7 @@ pub fn write_snapshot<'a>(
     }
     let mut kept = 0;
     for number in numbers(&names, "seg-").into_iter().rev() {
-        kept += disk.open(&segment_name(number))?.len()?;
+        kept += disk.open(&segment_name(number))?.size()?;
         if number < keep_from && kept > history_bytes_max {
             disk.remove(&segment_name(number))?;
         }
@@ -633,7 +633,7 @@ fn missing(segment: u32) -> Damage {
 }
 
 fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
-    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let len = usize::try_from(file.size()?).map_err(io::Error::other)?;
     let mut bytes = vec![0; len];
     file.read_at(0, &mut bytes)?;
     Ok(bytes)

@@ -170,7 +170,7 @@ impl DiskFile for FakeFile {
         bytes.copy_from_slice(from);
         Ok(())
     }
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.disk.state.lock().unwrap().files[&self.inode].seen().len() as u64)
     }
     fn sync(&self) -> io::Result<()> {

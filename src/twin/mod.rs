@@ -245,7 +245,7 @@ impl Twin {
     }
 
     /// Bytes of the thing as JSON, never less than they are.
-    pub fn len(&self) -> usize {
+    pub fn json_len(&self) -> usize {
         let features: usize =
             self.features.iter().map(|(id, feature)| id.len() + 4 + feature.len).sum();
         self.id.as_str().len()
