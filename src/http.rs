@@ -61,7 +61,8 @@ impl Guard {
         if headers.get_all(header::HOST).iter().count() > 1 {
             return Err(Refused::Host("more than one".to_owned()));
         }
-        let host = text(header::HOST).or(uri_host).ok_or(Refused::NoHost)?;
+        // A request line with a host overrides the header (RFC 9112, 3.2.2).
+        let host = uri_host.or(text(header::HOST)).ok_or(Refused::NoHost)?;
         let name = name_of(host).to_ascii_lowercase();
         let ours = self.names.contains(&name)
             || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -136,7 +137,9 @@ fn name_of(host: &str) -> &str {
 
 async fn guarded(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     guard.telemetry.http_requests.inc();
-    match guard.check(request.uri().host(), request.headers()) {
+    match guard
+        .check(request.uri().authority().map(|authority| authority.as_str()), request.headers())
+    {
         Ok(()) => next.run(request).await,
         Err(refused) => {
             guard.telemetry.http_refused.inc();

@@ -388,7 +388,15 @@ impl Writer {
             let (batch, staged, number) = {
                 let mut inner = self.lock();
                 let buffer = std::mem::take(&mut *leader);
-                let Some(batch) = inner.log.take(buffer) else { return };
+                let Some(batch) = inner.log.take(buffer) else {
+                    // What is staged from here on sees the leader gone or is seen below.
+                    drop(inner);
+                    drop(leader);
+                    if self.lock().log_is_idle() {
+                        return;
+                    }
+                    continue;
+                };
                 let number = inner.batch;
                 inner.batch += 1;
                 (batch, std::mem::take(&mut inner.staged), number)

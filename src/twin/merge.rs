@@ -1,14 +1,21 @@
 //! Merge patches (RFC 7396) and pointers into JSON maps.
 
+use regex_lite::Regex;
 use serde_json::{Map, Value};
+
+/// Longest pattern of a key that deletes by pattern, bytes.
+pub const PATTERN_LEN_MAX: usize = 256;
 
 /// Merges `patch` into `target`: objects are merged, `null` removes, everything else replaces.
 pub fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     for (key, value) in patch {
         match value {
-            Value::Null => {
-                target.remove(key);
-            }
+            Value::Null => match pattern(key) {
+                Some(Ok(pattern)) => target.retain(|key, _| !pattern.is_match(key)),
+                _ => {
+                    target.remove(key);
+                }
+            },
             Value::Object(inner) => match target.get_mut(key) {
                 Some(Value::Object(existing)) => merge(existing, inner),
                 _ => {
@@ -23,6 +30,17 @@ pub fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
             },
         }
     }
+}
+
+/// The pattern of a key `{{ ~pattern~ }}`, with which `null` removes all keys that match (Ditto,
+/// `httpapi-concepts`, "removing fields with regular expressions"); `None` for other keys.
+pub fn pattern(key: &str) -> Option<Result<Regex, String>> {
+    let inner = key.strip_prefix("{{")?.strip_suffix("}}")?.trim();
+    let text = inner.strip_prefix('~')?.strip_suffix('~')?;
+    if text.len() > PATTERN_LEN_MAX {
+        return Some(Err(format!("the pattern has more than {PATTERN_LEN_MAX} bytes")));
+    }
+    Some(Regex::new(text).map_err(|error| error.to_string()))
 }
 
 /// What merging `patch` into nothing gives.

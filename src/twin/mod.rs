@@ -380,9 +380,12 @@ impl Twin {
         for (id, value) in patch {
             match value {
                 Value::Object(patch) => self.merge_feature(id, patch),
-                _ => {
-                    self.features.remove(id.as_str());
-                }
+                _ => match merge::pattern(id) {
+                    Some(Ok(pattern)) => self.features.retain(|id, _| !pattern.is_match(id)),
+                    _ => {
+                        self.features.remove(id.as_str());
+                    }
+                },
             }
         }
     }
@@ -867,6 +870,7 @@ fn check_thing(id: &ThingId, value: &mut Value) -> Result<(), Refusal> {
 fn check_merge(id: &ThingId, path: &Path, value: &Value) -> Result<(), Refusal> {
     let invalid = |why: String| Err(Refusal::InvalidValue("things:merge.invalid", why));
     check_keys(value, 0)?;
+    check_patterns(value)?;
     match path {
         Path::Thing => {
             for (key, value) in object(value, "things:merge.invalid")? {
@@ -906,6 +910,23 @@ fn check_merge(id: &ThingId, path: &Path, value: &Value) -> Result<(), Refusal> 
         _ if value.is_null() && *path != Path::PolicyId => Ok(()),
         _ => check_value(path, value),
     }
+}
+
+/// Every key that is a pattern must be one that can be read, and may only delete.
+fn check_patterns(value: &Value) -> Result<(), Refusal> {
+    let invalid = |why: String| Err(Refusal::InvalidValue("things:merge.invalid", why));
+    let Some(map) = value.as_object() else { return Ok(()) };
+    for (key, value) in map {
+        match merge::pattern(key) {
+            Some(Err(why)) => return invalid(format!("`{key}` is no pattern: {why}.")),
+            Some(Ok(_)) if !value.is_null() => {
+                return invalid(format!("`{key}` can only delete; its value must be null."));
+            }
+            Some(Ok(_)) => {}
+            None => check_patterns(value)?,
+        }
+    }
+    Ok(())
 }
 
 fn feature_part(feature: &str, key: &str) -> Result<Path, Refusal> {
