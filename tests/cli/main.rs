@@ -45,7 +45,8 @@ fn edgetwin_in(directory: &Path, arguments: &[&str], stdin: &str) -> Run {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    // A program that ends at once does not read it.
+    drop(child.stdin.take().unwrap().write_all(stdin.as_bytes()));
     let output = child.wait_with_output().unwrap();
     Run {
         code: output.status.code().unwrap(),
