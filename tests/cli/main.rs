@@ -8,6 +8,7 @@
 )]
 
 mod apply;
+mod control;
 mod explain;
 mod get;
 mod init;
