@@ -89,7 +89,7 @@ impl Manifests {
                 .list("")?
                 .iter()
                 .filter(|item| item["status"]["set"] == set)
-                .map(|item| super::objects::key_of(item))
+                .map(super::objects::key_of)
                 .collect();
             known.retain(|object| !theirs.contains(&object.key()));
         }
@@ -97,11 +97,7 @@ impl Manifests {
         if parsed.has_errors() {
             return Err(CliError::invalid(parsed.diagnostics, parsed.files, outcome));
         }
-        let files = disk::needed_files(&mut parsed.objects).map_err(|problems| {
-            let mut problems = problems.into_iter();
-            let first = problems.next().unwrap_or_default();
-            problems.fold(CliError::new(ErrorKind::InvalidManifest, first), CliError::hint)
-        })?;
+        let files = needed_files(&mut parsed.objects)?;
         Ok(Loaded {
             objects: parsed.objects,
             files,
@@ -109,4 +105,13 @@ impl Manifests {
             read: parsed.files,
         })
     }
+}
+
+/// The files that objects need where they run; see [`disk::needed_files`].
+pub(super) fn needed_files(objects: &mut [Object]) -> Result<Vec<NeededFile>, CliError> {
+    disk::needed_files(objects).map_err(|problems| {
+        let mut problems = problems.into_iter();
+        let first = problems.next().unwrap_or_default();
+        problems.fold(CliError::new(ErrorKind::InvalidManifest, first), CliError::hint)
+    })
 }

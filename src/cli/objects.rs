@@ -64,8 +64,9 @@ fn named(kind: Kind, name: &str, global: &Global) -> ObjectKey {
 pub(super) fn kind(word: &str) -> Result<Kind, CliError> {
     Kind::find(word).ok_or_else(|| {
         let error = CliError::new(ErrorKind::Usage, format!("there is no kind `{word}`"));
-        let names = Kind::ALL.iter().flat_map(|kind| [kind.name(), kind.plural()]);
-        match suggest(word, names) {
+        let as_written = word.starts_with(|c: char| c.is_uppercase());
+        let name = |kind: &Kind| if as_written { kind.name() } else { kind.plural() };
+        match suggest(word, Kind::ALL.iter().map(name)) {
             Some(guess) => error.hint(format!("did you mean `{guess}`?")),
             None => error.hint("`edgetwin explain` lists the kinds"),
         }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Outcome;
 use super::error::{CliError, ErrorKind};
+use super::manifests;
 use super::output::Output;
 use crate::manifest;
 use crate::reconcile::{ApplyOptions, ApplyReport, Reconciler};
@@ -190,14 +191,24 @@ async fn apply(
 ) -> Result<ApplyReport, CliError> {
     let paths = filenames.to_vec();
     let known = reconciler.declared();
-    let loaded = tokio::task::spawn_blocking(move || manifest::load(&paths, &known)).await;
-    let parsed = loaded.map_err(|error| {
+    let this = reconciler.clone();
+    let loading = move || {
+        let mut parsed = manifest::load(&paths, &known);
+        if parsed.has_errors() {
+            let outcome = "Nothing was applied.";
+            return Err(CliError::invalid(parsed.diagnostics, parsed.files, outcome));
+        }
+        for file in manifests::needed_files(&mut parsed.objects)? {
+            this.artefacts().put(&file.digest, &file.bytes).map_err(|error| {
+                let message = format!("`{}` could not be kept", file.path.display());
+                CliError::new(ErrorKind::Failed, message).because(&error)
+            })?;
+        }
+        Ok(parsed.objects.iter().map(|object| object.json.clone()).collect())
+    };
+    let documents = tokio::task::spawn_blocking(loading).await.map_err(|error| {
         CliError::new(ErrorKind::Failed, "manifests could not be read").because(&error)
-    })?;
-    if parsed.has_errors() {
-        return Err(CliError::invalid(parsed.diagnostics, parsed.files, "Nothing was applied."));
-    }
-    let documents = parsed.objects.iter().map(|object| object.json.clone()).collect();
+    })??;
     reconciler.apply(documents, ApplyOptions::default()).await.map_err(|error| {
         CliError::new(ErrorKind::Failed, "the manifests were not applied").because(&error)
     })

@@ -589,13 +589,14 @@ impl<'a> Checker<'a, '_> {
                 || key.len() > 128
                 || value.len() > 256
                 || (key.clone() + value).contains(char::is_control)
+                || key.contains('/')
             {
                 let mut path = path.to_vec();
                 path.push(key);
                 self.key_error(Code::BadName, &path, format!("`{key}` cannot be a label"))
                     .help
                     .push(
-                    "keys have 1 to 128 bytes, values up to 256, neither with control characters"
+                    "keys have 1 to 128 bytes and no `/`, values up to 256, neither with control characters"
                         .to_owned(),
                 );
             }

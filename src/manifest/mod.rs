@@ -27,7 +27,7 @@ pub use disk::load;
 pub use kinds::{API_VERSION, DEFAULT_NAMESPACE, Kind, Metadata, Spec};
 
 use crate::scalar::suggest;
-use kinds::{DeriveFunction, ServiceNames, TwinSpec};
+use kinds::{ServiceNames, TwinSpec};
 use yaml::{Document, Node, NodeValue, Region};
 
 /// One text to parse.
@@ -403,13 +403,12 @@ pub fn not_acted_on(object: &Object) -> Vec<String> {
         Spec::TwinAggregate(aggregate) => {
             let mut notes = service_options_not_acted_on(&aggregate.services);
             for (path, derivation) in &aggregate.derive {
-                use DeriveFunction as F;
                 if derivation.window.is_some() {
                     notes.push(format!(
                         "`derive.{path}.window` is not acted on yet: the newest values are used"
                     ));
                 }
-                if !matches!(derivation.function, F::Mean | F::Min | F::Max | F::Count | F::Any) {
+                if !derivation.function.is_computed() {
                     notes.push(format!(
                         "`derive.{path}`: `{}` is not computed yet",
                         derivation.function.name()

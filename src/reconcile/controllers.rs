@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 
 use super::models::Training;
 use super::twins::{self, Wanted};
-use super::{ObjectKey, Reconciler, Report, Stored, Truth, aggregates, words};
+use super::{
+    Condition, ObjectKey, Reconciler, Report, Status, Stored, Truth, aggregates, in_namespace,
+    words,
+};
 use crate::edgeai::service::ServiceConfig;
 use crate::manifest::kinds::{
     ServiceSpec, TwinAggregateSpec, TwinModelSpec, TwinSetSpec, TwinSpec, ValueType,
@@ -254,16 +257,14 @@ impl Reconciler {
         let live = |key: &ObjectKey| {
             key != except && objects.get(key).is_some_and(|stored| !stored.deleting)
         };
-        let first = ObjectKey::new(Kind::TwinSet, namespace, "");
         live(&ObjectKey::new(Kind::Twin, namespace, name))
             || live(&ObjectKey::new(Kind::TwinAggregate, namespace, name))
-            || objects
-                .range(first..)
-                .take_while(|(key, _)| key.kind == Kind::TwinSet && key.namespace == namespace)
-                .any(|(key, stored)| match &stored.object.spec {
+            || in_namespace(&objects, Kind::TwinSet, namespace).any(|(key, stored)| {
+                match &stored.object.spec {
                     Spec::TwinSet(set) => live(key) && makes(set, &key.name, name),
                     _ => false,
-                })
+                }
+            })
     }
 
     // -----------------------------------------------------------------------------------------
@@ -423,7 +424,7 @@ impl Reconciler {
                 "generation": stored.generation,
                 "observedGeneration": found.map_or(0, |status| status.observed_generation),
                 "created": rfc3339(stored.created_us),
-                "conditions": found.map_or(&[][..], |status| &status.conditions),
+                "conditions": found.map_or_else(Vec::new, conditions),
             })
         };
         if let Some(set) = &stored.set {
@@ -471,7 +472,7 @@ impl Reconciler {
             "observedGeneration": found.map_or(0, |status| status.observed_generation),
             "created": rfc3339(stored.created_us),
             "madeBy": set.to_string(),
-            "conditions": found.map_or(&[][..], |status| &status.conditions),
+            "conditions": found.map_or_else(Vec::new, conditions),
         });
         drop(statuses);
         self.view_thing(key, &mut status);
@@ -530,17 +531,14 @@ impl Reconciler {
             let (found, _) = self.find_service(service)?;
             let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
             let ready = statuses.get(&found)?.conditions.iter().find(|c| c.condition == "Ready")?;
-            (ready.status == Truth::False && ready.reason == "NoHealthyInstance").then(|| {
-                let mut condition = ready.clone();
-                "ServicesReady".clone_into(&mut condition.condition);
-                condition.message = format!("service `{service}`: {}", ready.message);
-                condition
-            })
+            let lacks = ready.status == Truth::False && ready.reason == "NoHealthyInstance";
+            let message = format!("service `{service}`: {}", ready.message).into();
+            lacks.then(|| Condition { condition: "ServicesReady", message, ..ready.clone() })
         });
         if let (Some(condition), Some(Value::Array(conditions))) =
             (lacking, status.get_mut("conditions"))
         {
-            conditions.push(json!(condition));
+            conditions.push(condition.to_json());
         }
     }
 
@@ -585,6 +583,10 @@ impl<'a> Staged<'a> {
             }
         }
     }
+}
+
+fn conditions(status: &Status) -> Vec<Value> {
+    status.conditions.iter().map(Condition::to_json).collect()
 }
 
 fn not_stored(rejected: &Rejected) -> Report {

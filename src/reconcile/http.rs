@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{self, Sse};
@@ -146,6 +147,28 @@ fn ok(value: &Value) -> Response {
     answer(StatusCode::OK, value)
 }
 
+/// A body, or why there is none that could be taken.
+type Body = Result<Bytes, BytesRejection>;
+/// A query, or what is wrong with it.
+type Asked<T> = Result<Query<T>, QueryRejection>;
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large")
+            }
+            _ => Self::bad(rejection.body_text()),
+        }
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad(rejection.body_text())
+    }
+}
+
 /// The body of an apply.
 #[derive(Deserialize)]
 struct Apply {
@@ -167,12 +190,12 @@ async fn run_apply(
     Ok(ok(&report.to_json()))
 }
 
-async fn apply(State(reconciler): Control, body: Bytes) -> Result<Response, Problem> {
-    run_apply(reconciler, &body, false).await
+async fn apply(State(reconciler): Control, body: Body) -> Result<Response, Problem> {
+    run_apply(reconciler, &body?, false).await
 }
 
-async fn plan(State(reconciler): Control, body: Bytes) -> Result<Response, Problem> {
-    run_apply(reconciler, &body, true).await
+async fn plan(State(reconciler): Control, body: Body) -> Result<Response, Problem> {
+    run_apply(reconciler, &body?, true).await
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
@@ -188,16 +211,16 @@ struct Listing {
     made: bool,
 }
 
-async fn list_all(state: Control, query: Query<Listing>) -> Result<Response, Problem> {
-    list_of(&state, None, &query)
+async fn list_all(state: Control, query: Asked<Listing>) -> Result<Response, Problem> {
+    list_of(&state, None, &query?.0)
 }
 
 async fn list(
     state: Control,
     Path(kind): Path<String>,
-    query: Query<Listing>,
+    query: Asked<Listing>,
 ) -> Result<Response, Problem> {
-    list_of(&state, Some(find_kind(&kind)?), &query)
+    list_of(&state, Some(find_kind(&kind)?), &query?.0)
 }
 
 fn list_of(
@@ -252,8 +275,8 @@ struct Delete {
     objects: Vec<ObjectKey>,
 }
 
-async fn delete_many(State(reconciler): Control, body: Bytes) -> Result<Response, Problem> {
-    let body: Delete = parse(&body)?;
+async fn delete_many(State(reconciler): Control, body: Body) -> Result<Response, Problem> {
+    let body: Delete = parse(&body?)?;
     let (deleted, missing) = reconciler.delete(body.objects).await?;
     Ok(answer(StatusCode::ACCEPTED, &json!({ "deleted": deleted, "missing": missing })))
 }
@@ -268,8 +291,8 @@ struct Wait {
     timeout_ms: u64,
 }
 
-async fn wait(State(reconciler): Control, body: Bytes) -> Result<Response, Problem> {
-    let body: Wait = parse(&body)?;
+async fn wait(State(reconciler): Control, body: Body) -> Result<Response, Problem> {
+    let body: Wait = parse(&body?)?;
     let until: Until = body.until.parse().map_err(Problem::bad)?;
     let timeout = Duration::from_millis(body.timeout_ms).min(WAIT_MAX);
     let waiting = reconciler.wait_until(&body.objects, &until, timeout).await;
@@ -287,12 +310,11 @@ struct Watching {
     watch: bool,
 }
 
-async fn events(State(reconciler): Control, query: Query<Watching>) -> Response {
-    if !query.watch {
+async fn events(State(reconciler): Control, query: Asked<Watching>) -> Result<Response, Problem> {
+    if !query?.watch {
         let events = reconciler.context.telemetry.events();
-        return ok(
-            &json!({ "kind": "List", "items": events.iter().map(event).collect::<Vec<_>>() }),
-        );
+        let items: Vec<Value> = events.iter().map(event).collect();
+        return Ok(ok(&json!({ "kind": "List", "items": items })));
     }
     let start = (reconciler, i64::MIN, VecDeque::<Event>::new());
     let stream = stream::unfold(start, |(reconciler, mut seen, mut waiting)| async move {
@@ -314,7 +336,7 @@ async fn events(State(reconciler): Control, query: Query<Watching>) -> Response 
             }
         }
     });
-    Sse::new(stream).keep_alive(sse::KeepAlive::default()).into_response()
+    Ok(Sse::new(stream).keep_alive(sse::KeepAlive::default()).into_response())
 }
 
 /// An event with readable times.
@@ -371,8 +393,9 @@ async fn version() -> Response {
 async fn put_artefact(
     State(reconciler): Control,
     Path(digest): Path<String>,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Problem> {
+    let body = body?;
     let digest = digest.strip_prefix("sha256:").unwrap_or(&digest).to_owned();
     let this = reconciler.clone();
     let kept = tokio::task::spawn_blocking(move || this.artefacts.put(&digest, &body)).await;

@@ -34,12 +34,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -50,9 +50,11 @@ use crate::node::Directory;
 use crate::scalar::rfc3339;
 use crate::store::record::KEY_LEN_MAX;
 use crate::telemetry::{Severity, Telemetry, now_us};
+use crate::twin::ThingId;
 use crate::twin::aggregate::Aggregates;
+use crate::twin::path::Path;
 use crate::twin::selector::Selector;
-use crate::writer::{DOCUMENT_LEN_MAX, Rejected, Writer};
+use crate::writer::{Committed, DOCUMENT_LEN_MAX, Origin, Rejected, Sink, Writer};
 use plan::{Ownership, Plan, PlanError, Verb};
 use queue::{Outcome, Queue};
 
@@ -225,26 +227,38 @@ impl Stored {
 }
 
 /// One fact about an object, shaped like Kubernetes' `metav1.Condition`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     /// `Ready`, `Reconciling` or `Stalled`.
-    #[serde(rename = "type")]
-    pub condition: String,
+    pub condition: &'static str,
     /// Whether it is so.
     pub status: Truth,
     /// Why, as a stable CamelCase word.
-    pub reason: String,
+    pub reason: &'static str,
     /// Why, as a sentence.
-    pub message: String,
-    /// Since when `status` is what it is.
-    pub last_transition_time: String,
+    pub message: Box<str>,
+    /// Since when `status` is what it is, microseconds since 1970.
+    pub since_us: i64,
     /// The generation that this was found for.
     pub observed_generation: u64,
 }
 
+impl Condition {
+    /// As reading verbs show it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "type": self.condition,
+            "status": self.status.to_string(),
+            "reason": self.reason,
+            "message": &*self.message,
+            "lastTransitionTime": rfc3339(self.since_us),
+            "observedGeneration": self.observed_generation,
+        })
+    }
+}
+
 /// Whether a condition holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Truth {
     /// It does.
     True,
@@ -448,6 +462,9 @@ pub struct Reconciler {
     objects: RwLock<BTreeMap<ObjectKey, Stored>>,
     statuses: RwLock<HashMap<ObjectKey, Status>>,
     queue: Queue<ObjectKey>,
+    /// Twins that clients changed; their objects are looked at again.
+    touched: Mutex<BTreeSet<ThingId>>,
+    touch: Notify,
     /// One apply at a time: each plans against what the one before stored.
     applying: tokio::sync::Mutex<()>,
     /// Counts changes of objects and statuses, for those who wait for one.
@@ -468,6 +485,8 @@ impl Reconciler {
             objects: RwLock::default(),
             statuses: RwLock::default(),
             queue: Queue::default(),
+            touched: Mutex::default(),
+            touch: Notify::new(),
             applying: tokio::sync::Mutex::new(()),
             changed: watch::Sender::new(0),
             stopping: watch::Sender::new(false),
@@ -475,6 +494,8 @@ impl Reconciler {
             working: controllers::Working::default(),
         });
         reconciler.load();
+        let watcher = Watcher(Arc::downgrade(&reconciler));
+        reconciler.context.writer.add_sink(Arc::new(watcher));
         reconciler
     }
 
@@ -517,6 +538,14 @@ impl Reconciler {
                 Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "a controller ended in the middle of its work");
+                    }
+                }
+                () = self.touch.notified() => {
+                    let touched = std::mem::take(
+                        &mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner),
+                    );
+                    for key in touched.iter().filter_map(|id| self.declarer(id)) {
+                        self.queue.add(key);
                     }
                 }
                 _ = resync.tick() => {
@@ -863,6 +892,22 @@ impl Reconciler {
         live.map(|stored| stored.object.clone()).collect()
     }
 
+    /// The object that declares a twin.
+    fn declarer(&self, id: &ThingId) -> Option<ObjectKey> {
+        let (namespace, name) = (id.namespace(), id.name());
+        let objects = self.objects();
+        let kinds = [Kind::Twin, Kind::TwinAggregate];
+        let by_name = kinds.map(|kind| ObjectKey::new(kind, namespace, name));
+        by_name.into_iter().find(|key| objects.contains_key(key)).or_else(|| {
+            let mut sets = in_namespace(&objects, Kind::TwinSet, namespace);
+            let makes = |(set, stored): &(&ObjectKey, &Stored)| match &stored.object.spec {
+                Spec::TwinSet(spec) => controllers::makes(spec, &set.name, name),
+                _ => false,
+            };
+            sets.find(makes).map(|(set, _)| set.clone())
+        })
+    }
+
     fn objects(&self) -> RwLockReadGuard<'_, BTreeMap<ObjectKey, Stored>> {
         self.objects.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -945,10 +990,11 @@ impl Reconciler {
         reason: &'static str,
         message: String,
     ) {
-        let before = was.map(|condition| (condition.status, condition.reason.as_str()));
+        let before = was.map(|condition| (condition.status, condition.reason));
         let severity = match (before, ready) {
             (Some((before, why)), now) if before == now && why == reason => return,
-            (_, Truth::False) if reason == "Training" => Severity::Normal,
+            // These come by themselves, in a while.
+            (_, Truth::False) if matches!(reason, "Training" | "ModelNotReady") => Severity::Normal,
             (_, Truth::False) => Severity::Warning,
             // A thousand twins that come up as they should are no news.
             (Some((Truth::False, _)), Truth::True) => Severity::Normal,
@@ -970,6 +1016,39 @@ fn not_acted_on(objects: &[Object]) -> Vec<String> {
         count => format!("{sentence} ({count} objects)"),
     };
     counts.into_iter().map(say).collect()
+}
+
+/// The objects of a kind in a namespace.
+fn in_namespace<'a>(
+    objects: &'a BTreeMap<ObjectKey, Stored>,
+    kind: Kind,
+    namespace: &'a str,
+) -> impl Iterator<Item = (&'a ObjectKey, &'a Stored)> {
+    objects
+        .range(ObjectKey::new(kind, namespace, "")..)
+        .take_while(move |(key, _)| key.kind == kind && key.namespace == namespace)
+}
+
+/// Notes which declared parts of twins clients change, or that they delete a twin. Called by the
+/// thread that commits, so it looks nothing up; see [`Reconciler::run`].
+struct Watcher(Weak<Reconciler>);
+
+impl Sink for Watcher {
+    fn committed(&self, changes: &[Committed]) {
+        let by_client = |change: &&Committed| change.origin == Origin::Client;
+        let declared = |change: &&Committed| {
+            !matches!(change.event.path, Path::Property(..) | Path::Properties(_))
+        };
+        let mut changes = changes.iter().filter(by_client).filter(declared).peekable();
+        if changes.peek().is_none() {
+            return;
+        }
+        if let Some(reconciler) = self.0.upgrade() {
+            let ids = changes.map(|change| change.id.clone());
+            reconciler.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+            reconciler.touch.notify_one();
+        }
+    }
 }
 
 /// The object as it is stored once it is declared.
@@ -1009,22 +1088,17 @@ fn declare(
 /// A twin that another object made until now is taken over with what that object left in it.
 fn inherit(stored: &mut Stored, objects: &BTreeMap<ObjectKey, Stored>) {
     let key = ObjectKey::of(&stored.object);
-    let near = |kind: Kind| {
-        let first = ObjectKey::new(kind, &key.namespace, "");
-        objects
-            .range(first..)
-            .take_while(move |(other, _)| other.kind == kind)
-            .take_while(|(other, _)| other.namespace == key.namespace)
-    };
     let paths: Vec<String> = match &stored.object.spec {
-        Spec::Twin(_) | Spec::TwinAggregate(_) => near(Kind::TwinSet)
-            .filter(|(set, other)| match &other.object.spec {
-                Spec::TwinSet(spec) => controllers::makes(spec, &set.name, &key.name),
-                _ => false,
-            })
-            .flat_map(|(_, other)| other.made.paths.iter().cloned())
-            .collect(),
-        Spec::TwinSet(spec) => near(Kind::Twin)
+        Spec::Twin(_) | Spec::TwinAggregate(_) => {
+            in_namespace(objects, Kind::TwinSet, &key.namespace)
+                .filter(|(set, other)| match &other.object.spec {
+                    Spec::TwinSet(spec) => controllers::makes(spec, &set.name, &key.name),
+                    _ => false,
+                })
+                .flat_map(|(_, other)| other.made.paths.iter().cloned())
+                .collect()
+        }
+        Spec::TwinSet(spec) => in_namespace(objects, Kind::Twin, &key.namespace)
             .filter(|(twin, _)| controllers::makes(spec, &key.name, &twin.name))
             .flat_map(|(_, other)| other.made.paths.iter().cloned())
             .collect(),
@@ -1035,36 +1109,33 @@ fn inherit(stored: &mut Stored, objects: &BTreeMap<ObjectKey, Stored>) {
 
 fn set_condition(
     status: &mut Status,
-    name: &str,
+    name: &'static str,
     truth: Truth,
-    reason: &str,
+    reason: &'static str,
     message: &str,
     generation: u64,
 ) {
-    let now = || rfc3339(now_us());
-    match status.conditions.iter_mut().find(|one| one.condition == name) {
-        Some(condition) => {
-            if condition.status != truth {
-                condition.status = truth;
-                condition.last_transition_time = now();
-            }
-            if condition.reason != reason {
-                reason.clone_into(&mut condition.reason);
-            }
-            if condition.message != message {
-                message.clone_into(&mut condition.message);
-            }
-            condition.observed_generation = generation;
-        }
-        None => status.conditions.push(Condition {
-            condition: name.to_owned(),
+    let found = status.conditions.iter_mut().find(|one| one.condition == name);
+    let Some(condition) = found else {
+        status.conditions.push(Condition {
+            condition: name,
             status: truth,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-            last_transition_time: now(),
+            reason,
+            message: message.into(),
+            since_us: now_us(),
             observed_generation: generation,
-        }),
+        });
+        return;
+    };
+    if condition.status != truth {
+        condition.status = truth;
+        condition.since_us = now_us();
     }
+    condition.reason = reason;
+    if *condition.message != *message {
+        condition.message = message.into();
+    }
+    condition.observed_generation = generation;
 }
 
 /// Why a change was not recorded, in words.

@@ -1,7 +1,5 @@
 //! A reconciler on a writer in a temporary directory, with services that only remember.
 
-use std::sync::Mutex;
-
 use super::*;
 use crate::edgeai::service::{ServiceConfig, ServiceStatus};
 use crate::store::Options;
@@ -123,7 +121,7 @@ impl World {
         statuses.get(key).map(|status| status.conditions.clone()).unwrap_or_default()
     }
 
-    fn reason(&self, key: &ObjectKey) -> String {
+    fn reason(&self, key: &ObjectKey) -> &'static str {
         let conditions = self.conditions(key);
         let ready = conditions.into_iter().find(|one| one.condition == "Ready");
         ready.map(|one| one.reason).unwrap_or_default()
@@ -468,5 +466,42 @@ async fn what_nobody_acts_on_says_so() {
     assert_eq!(report.not_acted_on.len(), 1);
     assert_eq!(world.reason(&key("Channel/default/wifi")), "NotActedOn");
     assert_eq!(world.reconciler.is_ready(&key("Channel/default/wifi")), Some(true));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_changes_of_what_is_declared_is_put_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::open(directory.path());
+    world
+        .apply(&json!([twin("a", &json!({"room": "north"}), &json!({"attributes": {"floor": 1}}))]))
+        .await;
+    let declared = world.thing("lab:a");
+    let floor = Path::parse("/attributes/floor").unwrap();
+    for change in [Change::Modify(floor, 2.into()), Change::Delete(Path::Thing)] {
+        world.change("lab:a", change);
+        for _ in 0..1000 {
+            if world.thing("lab:a") == declared {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(world.thing("lab:a"), declared);
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_of_one_object_delays_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::open(directory.path());
+    // Larger than a thing may be, and smaller than a document.
+    let large = json!({"attributes": {"note": "x".repeat(200_000)}});
+    let documents = json!([twin("large", &json!({}), &large), twin("z", &json!({}), &json!({}))]);
+    world.apply(&documents).await;
+    assert_eq!(world.reason(&key("Twin/lab/large")), "Refused");
+    assert!(world.has(&key("Twin/lab/large"), "Stalled"));
+    assert_eq!(world.reconciler.is_ready(&key("Twin/lab/z")), Some(true));
+    assert_ne!(world.thing("lab:z"), Value::Null);
     world.close().await;
 }

@@ -582,3 +582,253 @@ impl Sum {
         high
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::path::Path;
+    use crate::twin::{Change, apply, decide};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn id(name: &str) -> ThingId {
+        ThingId::parse(name).unwrap()
+    }
+
+    /// Twins and the aggregates over them, changed as the writer does it.
+    #[derive(Default)]
+    struct World {
+        twins: BTreeMap<ThingId, Arc<Twin>>,
+        aggregates: Aggregates,
+        declared: BTreeMap<ThingId, AggregateSpec>,
+        events: usize,
+    }
+
+    impl World {
+        fn change(&mut self, name: &ThingId, change: Change) {
+            let mut waiting = vec![(name.clone(), change)];
+            while let Some((name, change)) = waiting.pop() {
+                let before = self.twins.get(&name).cloned();
+                let Ok(event) = decide(&name, before.as_deref(), change) else { continue };
+                let after = apply(&name, before.as_deref(), &event, 0).map(Arc::new);
+                match &after {
+                    Some(twin) => self.twins.insert(name.clone(), twin.clone()),
+                    None => self.twins.remove(&name),
+                };
+                self.events += 1;
+                let mut patches = Vec::new();
+                self.aggregates.observe(&name, before.as_deref(), after.as_deref(), &mut patches);
+                waiting.extend(patches.into_iter().map(merge));
+            }
+        }
+
+        fn declare(&mut self, name: &ThingId, spec: AggregateSpec) {
+            self.declared.insert(name.clone(), spec.clone());
+            let patch = self.aggregates.set(name, spec, self.twins.values());
+            if let Some((name, change)) = patch.map(merge) {
+                self.change(&name, change);
+            }
+        }
+
+        /// Derived from scratch, nothing differs from what the aggregates' twins show.
+        fn assert_consistent(&self) {
+            for (name, spec) in &self.declared {
+                let fresh = Aggregates::default();
+                let patch = fresh.set(name, spec.clone(), self.twins.values());
+                assert_eq!(patch, None, "{name} shows {:?}", self.twins.get(name));
+                assert_eq!(fresh.members(name), self.aggregates.members(name));
+            }
+        }
+
+        fn shows(&self, name: &str, path: &str) -> Option<Value> {
+            self.twins.get(name)?.get(&Path::parse(path).unwrap())
+        }
+    }
+
+    fn merge(patch: Patch) -> (ThingId, Change) {
+        (patch.id, Change::Merge(Path::Features, Value::Object(patch.features)))
+    }
+
+    fn derive(function: DeriveFunction, of: Option<&str>) -> Derived {
+        Derived {
+            to: format!("d/{}", function.name()).parse().unwrap(),
+            function,
+            of: of.map(|of| of.parse().unwrap()),
+        }
+    }
+
+    fn all_functions(number: &str, truth: &str) -> Vec<Derived> {
+        use DeriveFunction as F;
+        vec![
+            derive(F::Mean, Some(number)),
+            derive(F::Min, Some(number)),
+            derive(F::Max, Some(number)),
+            derive(F::Sum, Some(number)),
+            derive(F::Count, None),
+            derive(F::Any, Some(truth)),
+            derive(F::All, Some(truth)),
+        ]
+    }
+
+    fn by_room(room: &str) -> AggregateSpec {
+        AggregateSpec {
+            namespace: Some("lab".to_owned()),
+            match_labels: BTreeMap::from([("room".to_owned(), room.to_owned())]),
+            derive: all_functions("e/t", "e/on"),
+            ..AggregateSpec::default()
+        }
+    }
+
+    fn thing(room: Option<&str>) -> Value {
+        json!({"attributes": {"labels": {"room": room}}})
+    }
+
+    #[test]
+    fn an_aggregate_shows_what_its_members_measure() {
+        let mut world = World::default();
+        let room = id("lab:room");
+        world.declare(&room, by_room("n"));
+        assert!(world.twins.is_empty(), "no twin is made by deriving");
+        world.change(&room, Change::Modify(Path::Thing, json!({})));
+        assert_eq!(world.shows("lab:room", "/features/d/properties"), Some(json!({"count": 0})));
+        for (name, t, on) in [("lab:a", 20.0, false), ("lab:b", 23.0, true)] {
+            world.change(&id(name), Change::Modify(Path::Thing, thing(Some("n"))));
+            let values = json!({"e": {"t": t, "on": on}}).as_object().unwrap().clone();
+            world.change(&id(name), Change::Reading { values, stamp: None });
+        }
+        let shown = json!({"mean": 21.5, "min": 20.0, "max": 23.0, "sum": 43.0, "count": 2,
+            "any": true, "all": false});
+        assert_eq!(world.shows("lab:room", "/features/d/properties"), Some(shown));
+        let events = world.events;
+        let same = json!({"e": {"t": 23.0}}).as_object().unwrap().clone();
+        world.change(&id("lab:b"), Change::Reading { values: same, stamp: None });
+        assert_eq!(world.events, events + 1, "an equal value changes no aggregate");
+        world.change(&id("lab:b"), Change::Delete(Path::Thing));
+        assert_eq!(world.shows("lab:room", "/features/d/properties/mean"), Some(20.0.into()));
+    }
+
+    #[test]
+    fn a_twin_of_another_namespace_or_without_the_label_is_no_member() {
+        let mut world = World::default();
+        let room = id("lab:room");
+        world.declare(&room, by_room("n"));
+        world.change(&room, Change::Modify(Path::Thing, thing(Some("n"))));
+        world.change(&id("farm:a"), Change::Modify(Path::Thing, thing(Some("n"))));
+        world.change(&id("lab:b"), Change::Modify(Path::Thing, thing(None)));
+        assert_eq!(world.aggregates.members(&room), Some(Vec::new()));
+    }
+
+    #[test]
+    fn an_aggregate_that_a_client_writes_to_shows_again_what_it_should() {
+        let mut world = World::default();
+        let room = id("lab:room");
+        world.declare(&room, by_room("n"));
+        world.change(&room, Change::Modify(Path::Thing, json!({})));
+        let path = Path::parse("/features/d/properties/count").unwrap();
+        world.change(&room, Change::Modify(path, 9.into()));
+        assert_eq!(world.shows("lab:room", "/features/d/properties/count"), Some(0.into()));
+        world.assert_consistent();
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Make(usize, usize),
+        Read(usize, f64, bool),
+        Label(usize, usize),
+        Forget(usize),
+        Delete(usize),
+        Declare(usize),
+    }
+
+    const NAMES: [&str; 6] = ["lab:a", "lab:b", "lab:c", "farm:d", "lab:north", "lab:site"];
+    const ROOMS: [Option<&str>; 3] = [Some("n"), Some("s"), None];
+
+    fn step() -> impl Strategy<Value = Step> {
+        let values = prop_oneof![
+            -1e3..1e3,
+            Just(0.1),
+            Just(-0.0),
+            Just(1e16),
+            Just(-1e16),
+            Just(1e300),
+            any::<f64>().prop_filter("numbers", |x| x.is_finite()),
+        ];
+        prop_oneof![
+            1 => (0..6_usize, 0..3_usize).prop_map(|(a, b)| Step::Make(a, b)),
+            6 => (0..4_usize, values, any::<bool>()).prop_map(|(a, b, c)| Step::Read(a, b, c)),
+            2 => (0..5_usize, 0..3_usize).prop_map(|(a, b)| Step::Label(a, b)),
+            1 => (0..4_usize).prop_map(Step::Forget),
+            1 => (0..6_usize).prop_map(Step::Delete),
+            1 => (0..4_usize).prop_map(Step::Declare),
+        ]
+    }
+
+    proptest! {
+        /// `north` selects by label, `site` has members by name, `north` among them.
+        #[test]
+        fn derived_step_by_step_equals_derived_from_scratch(
+            steps in proptest::collection::vec(step(), 1..60),
+        ) {
+            let mut world = World::default();
+            for step in steps {
+                match step {
+                    Step::Make(at, room) => {
+                        // `site` in a room would be a member of its own member.
+                        let room = if NAMES[at] == "lab:site" { 2 } else { room };
+                        world.change(&id(NAMES[at]), Change::Modify(Path::Thing, thing(ROOMS[room])));
+                    }
+                    Step::Read(at, t, on) => {
+                        let values = json!({"e": {"t": t, "on": on}});
+                        let values = values.as_object().unwrap().clone();
+                        world.change(&id(NAMES[at]), Change::Reading { values, stamp: None });
+                    }
+                    Step::Label(at, room) => {
+                        let path = Path::parse("/attributes/labels/room").unwrap();
+                        world.change(&id(NAMES[at]), Change::Modify(path, json!(ROOMS[room])));
+                    }
+                    Step::Forget(at) => {
+                        let path = Path::parse("/features/e/properties/t").unwrap();
+                        world.change(&id(NAMES[at]), Change::Delete(path));
+                    }
+                    Step::Delete(at) => world.change(&id(NAMES[at]), Change::Delete(Path::Thing)),
+                    Step::Declare(0 | 1) => world.declare(&id("lab:north"), by_room("n")),
+                    Step::Declare(2) => world.declare(&id("lab:north"), by_room("s")),
+                    Step::Declare(_) => {
+                        let members = ["lab:a", "lab:north", "farm:d"].map(id).into();
+                        let derive = all_functions("d/mean", "d/any");
+                        let spec = AggregateSpec { members, derive, ..Default::default() };
+                        world.declare(&id("lab:site"), spec);
+                    }
+                }
+                world.assert_consistent();
+            }
+        }
+
+        #[test]
+        fn a_sum_does_not_depend_on_order_and_forgets_what_is_taken_away(
+            kept in proptest::collection::vec(-1e200..1e200_f64, 0..20),
+            gone in proptest::collection::vec(-1e290..1e290_f64, 0..20),
+        ) {
+            let mut forwards = Sum::default();
+            kept.iter().for_each(|x| forwards.add(*x));
+            let mut backwards = Sum::default();
+            gone.iter().for_each(|x| backwards.add(*x));
+            kept.iter().rev().for_each(|x| backwards.add(*x));
+            gone.iter().rev().for_each(|x| backwards.add(-x));
+            prop_assert_eq!(forwards.value().to_bits(), backwards.value().to_bits());
+        }
+    }
+
+    #[test]
+    fn a_sum_is_rounded_once() {
+        let of = |all: &[f64]| {
+            let mut sum = Sum::default();
+            all.iter().for_each(|x| sum.add(*x));
+            sum.value()
+        };
+        assert_eq!(of(&[0.1; 10]), 1.0);
+        assert_eq!(of(&[1e16, 1.0, -1e16]), 1.0);
+        assert_eq!(of(&[1.0, f64::EPSILON / 2.0, f64::EPSILON / 4.0]), 1.0 + f64::EPSILON);
+        assert_eq!(of(&[]), 0.0);
+    }
+}

@@ -7,8 +7,12 @@
     reason = "helpers of tests assert by panicking; clippy only knows functions marked as tests"
 )]
 
+mod apply;
+mod control;
 mod explain;
+mod get;
 mod init;
+mod runtime;
 mod schema;
 mod serve;
 mod train;
@@ -42,7 +46,8 @@ fn edgetwin_in(directory: &Path, arguments: &[&str], stdin: &str) -> Run {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    // A program that ends at once does not read it.
+    drop(child.stdin.take().unwrap().write_all(stdin.as_bytes()));
     let output = child.wait_with_output().unwrap();
     Run {
         code: output.status.code().unwrap(),
