@@ -293,6 +293,19 @@ impl Runtime {
     }
 }
 
+/// Opens the state without serving it: what the log holds, and the lock that keeps others out.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn open_state(state: &Path) -> Result<(Writer, Found, File), StartError> {
+    let lock = lock(state)?;
+    let failed = |error| StartError::State(state.to_owned(), error);
+    let disk = DiskDirectory::open(&state.join("log")).map_err(failed)?;
+    let (writer, found) =
+        Writer::open(Arc::new(disk), Options::default(), Vec::new()).map_err(failed)?;
+    Ok((writer, found, lock))
+}
+
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Bind(what, address, error))
 }

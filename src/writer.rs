@@ -513,17 +513,27 @@ impl Writer {
         stalled.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Takes the states of stalled twins as they are: what is lost is lost.
+    /// Takes the states of stalled twins as they are: what is lost is lost. A new snapshot then
+    /// leaves the damage behind; the segments before it are history only.
     ///
     /// # Errors
-    /// [`Rejected::NotStored`].
-    pub fn accept_loss(&self, now_us: i64) -> Result<Vec<ThingId>, Rejected> {
+    /// Errors of the disk; nothing is accepted then.
+    pub fn accept_loss(&self, now_us: i64) -> io::Result<Vec<ThingId>> {
         let stalled = self.stalled();
-        let mut inner = self.lock();
-        for id in &stalled {
-            inner.record_state(id, now_us)?;
+        let failed = |rejected: Rejected| io::Error::other(format!("{rejected:?}"));
+        {
+            let mut inner = self.lock();
+            for id in &stalled {
+                inner.record_state(id, now_us).map_err(failed)?;
+            }
+            inner.log.roll(0).map_err(|error| failed(error.into()))?;
+            inner.take_snapshot();
         }
-        Ok(stalled)
+        self.commit();
+        match self.durable_now().failed {
+            Some(cause) => Err(io::Error::other(&*cause)),
+            None => self.write_snapshot().map(|_| stalled),
+        }
     }
 
     /// Counts since the start.
@@ -726,17 +736,22 @@ impl Inner {
             self.counts.full += 1;
         }
         if self.log.segment() != segment {
-            self.snapshot = Some(Snapshot {
-                boundary: self.log.segment(),
-                twins: self.twins.values().map(|entry| entry.twin.clone()).collect(),
-                documents: self
-                    .documents
-                    .iter()
-                    .map(|(key, d)| (key.clone(), d.value.clone(), d.revision, d.tail))
-                    .collect(),
-            });
+            self.take_snapshot();
         }
         reserved
+    }
+
+    /// Notes everything as it is, at the boundary of a segment that has just begun.
+    fn take_snapshot(&mut self) {
+        self.snapshot = Some(Snapshot {
+            boundary: self.log.segment(),
+            twins: self.twins.values().map(|entry| entry.twin.clone()).collect(),
+            documents: self
+                .documents
+                .iter()
+                .map(|(key, d)| (key.clone(), d.value.clone(), d.revision, d.tail))
+                .collect(),
+        });
     }
 }
 
@@ -824,3 +839,6 @@ impl Replay {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests;
