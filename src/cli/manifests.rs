@@ -89,7 +89,7 @@ impl Manifests {
                 .list("")?
                 .iter()
                 .filter(|item| item["status"]["set"] == set)
-                .map(|item| super::objects::key_of(item))
+                .map(super::objects::key_of)
                 .collect();
             known.retain(|object| !theirs.contains(&object.key()));
         }

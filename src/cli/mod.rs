@@ -9,6 +9,7 @@
 //! Not here: what verbs do beyond showing it.
 
 mod apply;
+mod bench;
 mod client;
 mod completion;
 mod delete;
@@ -125,6 +126,7 @@ enum Verb {
     Schema(schema::Args),
     Train(train::Args),
     Serve(serve::Args),
+    Bench(bench::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -156,6 +158,7 @@ impl Verb {
             Self::Schema(args) => schema::run(args, output),
             Self::Train(args) => train::run(args, output),
             Self::Serve(args) => serve::run(args, output),
+            Self::Bench(args) => bench::run(args, output),
             Self::Completion(args) => completion::run(args, output),
             Self::Version(args) => version::run(args, output),
         }

@@ -287,7 +287,8 @@ fn drive(
 ) -> (Vec<u32>, u32) {
     let mut attempts = vec![0; balancer.len()];
     let mut failed_calls = 0;
-    let mut flights: Vec<(u64, Option<(Call<'_>, Pick, Result<(), FailureKind>)>)> =
+    type Ending<'a> = (Call<'a>, Pick, Result<(), FailureKind>);
+    let mut flights: Vec<(u64, Option<Ending<'_>>)> =
         (0..workers).map(|w| (from_ns + w as u64, None)).collect();
     loop {
         let flight = flights.iter_mut().min_by_key(|f| f.0).unwrap();
