@@ -217,6 +217,7 @@ impl Runtime {
         let (writer, found) =
             Writer::open(Arc::new(disk), config.store.clone(), reactions).map_err(state)?;
         let writer = Arc::new(writer);
+        writer.measure(telemetry.clone());
         report(&found, &telemetry);
         let outbox = Arc::new(Outbox::default());
         writer.add_sink(outbox.clone());

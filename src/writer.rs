@@ -18,7 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use crate::store::disk::Disk;
 use crate::store::record::{Position, Record};
 use crate::store::{self, AppendError, Log, Options, Recovered, Recovery};
+use crate::telemetry::Telemetry;
 use crate::twin::path::Path;
 use crate::twin::{Action, Change, Event, Refusal, ThingId, Twin, apply, decide};
 
@@ -189,6 +190,7 @@ pub struct Writer {
     history_bytes_max: u64,
     disk: Arc<dyn Disk>,
     snapshot_due: tokio::sync::Notify,
+    telemetry: OnceLock<Arc<Telemetry>>,
 }
 
 struct Inner {
@@ -278,8 +280,14 @@ impl Writer {
             history_bytes_max,
             disk,
             snapshot_due: tokio::sync::Notify::new(),
+            telemetry: OnceLock::new(),
         };
         Ok((writer, found))
+    }
+
+    /// Has the time of each batch recorded there; the first call counts.
+    pub fn measure(&self, telemetry: Arc<Telemetry>) {
+        let _first = self.telemetry.set(telemetry);
     }
 
     /// Adds a sink for what becomes durable from now on.
@@ -414,6 +422,9 @@ impl Writer {
                 }
             }
             let took = started.elapsed();
+            if let Some(telemetry) = self.telemetry.get() {
+                telemetry.stage_commit.record(took);
+            }
             {
                 let mut visible = self.visible.write().unwrap_or_else(PoisonError::into_inner);
                 for change in &staged {

@@ -9,6 +9,7 @@
 //! Not here: what verbs do beyond showing it.
 
 mod apply;
+mod bench;
 mod client;
 mod completion;
 mod delete;
@@ -127,6 +128,7 @@ enum Verb {
     Train(train::Args),
     Serve(serve::Args),
     Doctor(doctor::Args),
+    Bench(bench::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -159,6 +161,7 @@ impl Verb {
             Self::Train(args) => train::run(args, output),
             Self::Serve(args) => serve::run(args, output),
             Self::Doctor(args) => doctor::run(args, output),
+            Self::Bench(args) => bench::run(args, output),
             Self::Completion(args) => completion::run(args, output),
             Self::Version(args) => version::run(args, output),
         }

@@ -56,10 +56,16 @@ pub(super) struct Args {
     /// Another host name that requests may carry; may be repeated
     #[arg(long = "allow-host", value_name = "NAME")]
     allowed_hosts: Vec<String>,
+    /// End when the process that started this one ends
+    #[arg(long, hide = true)]
+    with_parent: bool,
 }
 
 /// Runs until SIGINT or SIGTERM; a second one ends at once.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
+    if args.with_parent {
+        end_with_parent()?;
+    }
     let config = Config {
         state: args.state.clone(),
         http: address("--http", &args.http)?,
@@ -228,6 +234,15 @@ async fn apply(
 
 fn done(ended: Result<(), StartError>) -> Result<Outcome, CliError> {
     ended.map(|()| Outcome::Done).map_err(|error| explain(&error))
+}
+
+/// Has the system end this process, like SIGTERM does, when the thread that started it ends.
+pub(super) fn end_with_parent() -> Result<(), CliError> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)).map_err(
+        |error| {
+            CliError::new(ErrorKind::Failed, "the end of the parent cannot be seen").because(&error)
+        },
+    )
 }
 
 /// An address from a flag.
