@@ -34,4 +34,6 @@ pub mod trigger;
 pub mod runtime;
 pub mod simulate;
 
+pub mod bench;
+
 pub mod cli;

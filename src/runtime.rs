@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::edgeai;
 use crate::http::{self, Guard};
 use crate::node::Directory;
+use crate::node::external::{self, Broker};
 use crate::node::mqtt::{self, Outbox};
 use crate::reconcile::{self, Reconciler, ReconcilerContext};
 use crate::registry::http::Clock;
@@ -49,6 +50,8 @@ pub struct Config {
     pub mqtt: SocketAddr,
     /// Eureka API.
     pub eureka: SocketAddr,
+    /// An MQTT broker to use in place of the own listener.
+    pub broker: Option<Broker>,
     /// Further host names that requests may carry.
     pub allowed_hosts: Vec<String>,
     /// Sizes of the log.
@@ -100,8 +103,8 @@ impl std::error::Error for StartError {
 pub struct Addresses {
     /// HTTP.
     pub http: SocketAddr,
-    /// MQTT.
-    pub mqtt: SocketAddr,
+    /// MQTT; `None` where an external broker is used.
+    pub mqtt: Option<SocketAddr>,
     /// Eureka.
     pub eureka: SocketAddr,
 }
@@ -131,8 +134,16 @@ pub struct Runtime {
 
 struct Listeners {
     http: TcpListener,
-    mqtt: std::net::TcpListener,
+    mqtt: Front,
     eureka: TcpListener,
+}
+
+/// Where nodes are met.
+enum Front {
+    /// The own listener.
+    Listener(std::net::TcpListener),
+    /// An external broker, and the name of the session that it keeps for this runtime.
+    External(Broker, String),
 }
 
 /// The thread that commits what others stage.
@@ -182,12 +193,15 @@ impl Runtime {
             }
         }
         let http = bind("HTTP", config.http).await?;
-        let mqtt = bind("MQTT", config.mqtt).await?;
+        let mqtt = match config.broker {
+            None => Some(bind("MQTT", config.mqtt).await?),
+            Some(_) => None,
+        };
         let eureka = bind("Eureka", config.eureka).await?;
         let state = |error| StartError::State(config.state.clone(), error);
         let addresses = Addresses {
             http: http.local_addr().map_err(state)?,
-            mqtt: mqtt.local_addr().map_err(state)?,
+            mqtt: mqtt.as_ref().map(TcpListener::local_addr).transpose().map_err(state)?,
             eureka: eureka.local_addr().map_err(state)?,
         };
         let lock = lock(&config.state)?;
@@ -203,6 +217,7 @@ impl Runtime {
         let (writer, found) =
             Writer::open(Arc::new(disk), config.store.clone(), reactions).map_err(state)?;
         let writer = Arc::new(writer);
+        writer.measure(telemetry.clone());
         report(&found, &telemetry);
         let outbox = Arc::new(Outbox::default());
         writer.add_sink(outbox.clone());
@@ -223,7 +238,15 @@ impl Runtime {
             tokio::runtime::Handle::current(),
             addresses.http.port(),
         );
-        let listeners = Listeners { http, mqtt: mqtt.into_std().map_err(state)?, eureka };
+        let mqtt = match (mqtt, &config.broker) {
+            (Some(listener), _) => Front::Listener(listener.into_std().map_err(state)?),
+            (None, Some(broker)) => {
+                let session = session_name(&config.state).map_err(state)?;
+                Front::External(broker.clone(), session)
+            }
+            (None, None) => unreachable!("without a broker there is a listener"),
+        };
+        let listeners = Listeners { http, mqtt, eureka };
         Ok(Self {
             addresses,
             found,
@@ -293,6 +316,19 @@ impl Runtime {
     }
 }
 
+/// Opens the state without serving it: what the log holds, and the lock that keeps others out.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn open_state(state: &Path) -> Result<(Writer, Found, File), StartError> {
+    let lock = lock(state)?;
+    let failed = |error| StartError::State(state.to_owned(), error);
+    let disk = DiskDirectory::open(&state.join("log")).map_err(failed)?;
+    let (writer, found) =
+        Writer::open(Arc::new(disk), Options::default(), Vec::new()).map_err(failed)?;
+    Ok((writer, found, lock))
+}
+
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Bind(what, address, error))
 }
@@ -308,14 +344,36 @@ fn lock(state: &Path) -> Result<File, StartError> {
     }
 }
 
+/// The name under which an external broker keeps this runtime's session; made once, and kept.
+fn session_name(state: &Path) -> io::Result<String> {
+    let path = state.join("broker-session");
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "broker-session is empty")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let name = format!("edgetwin-{:016x}", rand::random::<u64>());
+            std::fs::write(&path, &name)?;
+            File::open(&path)?.sync_all()?;
+            Ok(name)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn mqtt_thread(
-    listener: std::net::TcpListener,
+    front: Front,
     context: mqtt::Context,
     stop: watch::Receiver<bool>,
 ) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("mqtt".to_owned()).spawn(move || {
         runtime.block_on(async move {
+            let listener = match front {
+                Front::External(broker, session) => {
+                    return external::run(broker, session, context, stop).await;
+                }
+                Front::Listener(listener) => listener,
+            };
             match TcpListener::from_std(listener) {
                 Ok(listener) => mqtt::serve(listener, context, stop).await,
                 Err(error) => tracing::error!(%error, "the MQTT listener cannot be used"),

@@ -7,7 +7,6 @@
 //! Not here: how a room behaves (`edgeai::generate`), scenarios in virtual time (later).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rumqttc::{AsyncClient, EventLoop, MqttOptions, NetworkOptions, QoS};
@@ -18,6 +17,7 @@ use tokio::time::MissedTickBehavior;
 use crate::edgeai::generate::{CHANNELS, Generator};
 use crate::http::stopped;
 use crate::manifest::{Object, Spec};
+use crate::node::external::Broker;
 use crate::node::{Leaf, Topic};
 use crate::twin::ThingId;
 
@@ -98,11 +98,11 @@ pub fn nodes(objects: &[Object]) -> Vec<Node> {
     found.into_values().take(NODES_MAX).collect()
 }
 
-/// Runs `nodes` against the broker at `broker` until `stop` turns true.
-pub async fn run(nodes: Vec<Node>, broker: SocketAddr, seed: u64, stop: watch::Receiver<bool>) {
+/// Runs `nodes` against the broker until `stop` turns true.
+pub async fn run(nodes: Vec<Node>, broker: Broker, seed: u64, stop: watch::Receiver<bool>) {
     let mut running = tokio::task::JoinSet::new();
     for (number, node) in nodes.into_iter().enumerate() {
-        running.spawn(run_node(node, number as u32, broker, seed, stop.clone()));
+        running.spawn(run_node(node, number as u32, broker.clone(), seed, stop.clone()));
     }
     while running.join_next().await.is_some() {}
 }
@@ -110,12 +110,12 @@ pub async fn run(nodes: Vec<Node>, broker: SocketAddr, seed: u64, stop: watch::R
 async fn run_node(
     node: Node,
     number: u32,
-    broker: SocketAddr,
+    broker: Broker,
     seed: u64,
     mut stop: watch::Receiver<bool>,
 ) {
     let name = format!("sim-{}-{}", node.thing.namespace(), node.thing.name());
-    let mut options = MqttOptions::new(name, broker.ip().to_string(), broker.port());
+    let mut options = MqttOptions::new(name, broker.host, broker.port);
     options.set_keep_alive(Duration::from_secs(30)).set_clean_session(true);
     let (client, mut events) = AsyncClient::new(options, WAITING_MAX);
     let mut network = NetworkOptions::new();

@@ -18,7 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use crate::store::disk::Disk;
 use crate::store::record::{Position, Record};
 use crate::store::{self, AppendError, Log, Options, Recovered, Recovery};
+use crate::telemetry::Telemetry;
 use crate::twin::path::Path;
 use crate::twin::{Action, Change, Event, Refusal, ThingId, Twin, apply, decide};
 
@@ -189,6 +190,7 @@ pub struct Writer {
     history_bytes_max: u64,
     disk: Arc<dyn Disk>,
     snapshot_due: tokio::sync::Notify,
+    telemetry: OnceLock<Arc<Telemetry>>,
 }
 
 struct Inner {
@@ -278,8 +280,14 @@ impl Writer {
             history_bytes_max,
             disk,
             snapshot_due: tokio::sync::Notify::new(),
+            telemetry: OnceLock::new(),
         };
         Ok((writer, found))
+    }
+
+    /// Has the time of each batch recorded there; the first call counts.
+    pub fn measure(&self, telemetry: Arc<Telemetry>) {
+        let _first = self.telemetry.set(telemetry);
     }
 
     /// Adds a sink for what becomes durable from now on.
@@ -407,6 +415,9 @@ impl Writer {
                 }
             }
             let took = started.elapsed();
+            if let Some(telemetry) = self.telemetry.get() {
+                telemetry.stage_commit.record(took);
+            }
             {
                 let mut visible = self.visible.write().unwrap_or_else(PoisonError::into_inner);
                 for change in &staged {
@@ -506,17 +517,27 @@ impl Writer {
         stalled.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Takes the states of stalled twins as they are: what is lost is lost.
+    /// Takes the states of stalled twins as they are: what is lost is lost. A new snapshot then
+    /// leaves the damage behind; the segments before it are history only.
     ///
     /// # Errors
-    /// [`Rejected::NotStored`].
-    pub fn accept_loss(&self, now_us: i64) -> Result<Vec<ThingId>, Rejected> {
+    /// Errors of the disk; nothing is accepted then.
+    pub fn accept_loss(&self, now_us: i64) -> io::Result<Vec<ThingId>> {
         let stalled = self.stalled();
-        let mut inner = self.lock();
-        for id in &stalled {
-            inner.record_state(id, now_us)?;
+        let failed = |rejected: Rejected| io::Error::other(format!("{rejected:?}"));
+        {
+            let mut inner = self.lock();
+            for id in &stalled {
+                inner.record_state(id, now_us).map_err(failed)?;
+            }
+            inner.log.roll(0).map_err(|error| failed(error.into()))?;
+            inner.take_snapshot();
         }
-        Ok(stalled)
+        self.commit();
+        match self.durable_now().failed {
+            Some(cause) => Err(io::Error::other(&*cause)),
+            None => self.write_snapshot().map(|_| stalled),
+        }
     }
 
     /// Counts since the start.
@@ -719,17 +740,22 @@ impl Inner {
             self.counts.full += 1;
         }
         if self.log.segment() != segment {
-            self.snapshot = Some(Snapshot {
-                boundary: self.log.segment(),
-                twins: self.twins.values().map(|entry| entry.twin.clone()).collect(),
-                documents: self
-                    .documents
-                    .iter()
-                    .map(|(key, d)| (key.clone(), d.text.clone(), d.revision, d.tail))
-                    .collect(),
-            });
+            self.take_snapshot();
         }
         reserved
+    }
+
+    /// Notes everything as it is, at the boundary of a segment that has just begun.
+    fn take_snapshot(&mut self) {
+        self.snapshot = Some(Snapshot {
+            boundary: self.log.segment(),
+            twins: self.twins.values().map(|entry| entry.twin.clone()).collect(),
+            documents: self
+                .documents
+                .iter()
+                .map(|(key, d)| (key.clone(), d.text.clone(), d.revision, d.tail))
+                .collect(),
+        });
     }
 }
 
@@ -816,3 +842,6 @@ impl Replay {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests;

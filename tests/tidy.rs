@@ -1,6 +1,8 @@
 //! The house rules that a compiler does not check: which way imports point, who may touch the
 //! outside, and that every test is run.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

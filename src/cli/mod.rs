@@ -9,11 +9,13 @@
 //! Not here: what verbs do beyond showing it.
 
 mod apply;
+mod bench;
 mod client;
 mod completion;
 mod delete;
 mod describe;
 mod diff;
+mod doctor;
 mod error;
 mod events;
 mod explain;
@@ -125,6 +127,8 @@ enum Verb {
     Schema(schema::Args),
     Train(train::Args),
     Serve(serve::Args),
+    Doctor(doctor::Args),
+    Bench(bench::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -156,6 +160,8 @@ impl Verb {
             Self::Schema(args) => schema::run(args, output),
             Self::Train(args) => train::run(args, output),
             Self::Serve(args) => serve::run(args, output),
+            Self::Doctor(args) => doctor::run(args, output),
+            Self::Bench(args) => bench::run(args, output),
             Self::Completion(args) => completion::run(args, output),
             Self::Version(args) => version::run(args, output),
         }

@@ -13,6 +13,7 @@ use super::error::{CliError, ErrorKind};
 use super::manifests;
 use super::output::Output;
 use crate::manifest;
+use crate::node::external::Broker;
 use crate::reconcile::{ApplyOptions, ApplyReport, Reconciler};
 use crate::runtime::{Config, DRAIN_TIMEOUT, Runtime, StartError};
 use crate::simulate;
@@ -40,6 +41,9 @@ pub(super) struct Args {
     /// Address of the MQTT listener
     #[arg(long, env = "EDGETWIN_MQTT", value_name = "ADDR", default_value = "127.0.0.1:1883")]
     mqtt: String,
+    /// An external MQTT broker to use in place of the own listener: mqtt://HOST[:PORT]
+    #[arg(long, env = "EDGETWIN_BROKER", value_name = "URL", conflicts_with = "mqtt")]
+    broker: Option<String>,
     /// Address of the Eureka API
     #[arg(long, env = "EDGETWIN_EUREKA", value_name = "ADDR", default_value = "127.0.0.1:8761")]
     eureka: String,
@@ -52,15 +56,22 @@ pub(super) struct Args {
     /// Another host name that requests may carry; may be repeated
     #[arg(long = "allow-host", value_name = "NAME")]
     allowed_hosts: Vec<String>,
+    /// End when the process that started this one ends
+    #[arg(long, hide = true)]
+    with_parent: bool,
 }
 
 /// Runs until SIGINT or SIGTERM; a second one ends at once.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
+    if args.with_parent {
+        end_with_parent()?;
+    }
     let config = Config {
         state: args.state.clone(),
         http: address("--http", &args.http)?,
         mqtt: address("--mqtt", &args.mqtt)?,
         eureka: address("--eureka", &args.eureka)?,
+        broker: args.broker.as_deref().map(broker).transpose()?,
         allowed_hosts: args.allowed_hosts.clone(),
         store: Default::default(),
     };
@@ -82,11 +93,18 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
     };
     let mut interrupt = signals(SignalKind::interrupt())?;
     let mut terminate = signals(SignalKind::terminate())?;
+    let external = config.broker.clone();
     let runtime = Runtime::start(config).await.map_err(|error| explain(&error))?;
     let (stop, stopped) = watch::channel(false);
     let addresses = runtime.addresses;
     output.note(&format!("http    http://{}", addresses.http));
-    output.note(&format!("mqtt    mqtt://{}", addresses.mqtt));
+    let mqtt = match (addresses.mqtt, &external) {
+        (Some(address), _) => Broker { host: address.ip().to_string(), port: address.port() },
+        (None, Some(broker)) => broker.clone(),
+        (None, None) => return Err(CliError::new(ErrorKind::Failed, "nothing speaks MQTT")),
+    };
+    let whose = if external.is_some() { "  (external)" } else { "" };
+    output.note(&format!("mqtt    mqtt://{}:{}{whose}", mqtt.host, mqtt.port));
     output.note(&format!("eureka  http://{}/eureka", addresses.eureka));
     if runtime.found.twins > 0 {
         output.note(&format!("found   {} twins", runtime.found.twins));
@@ -114,7 +132,7 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
         } else {
             output.note(&format!("nodes   {} simulated, over MQTT", nodes.len()));
         }
-        let running = simulate::run(nodes, addresses.mqtt, args.seed, stop.subscribe());
+        let running = simulate::run(nodes, mqtt, args.seed, stop.subscribe());
         (Some(tokio::spawn(running)), Some(lines))
     } else {
         (None, None)
@@ -218,6 +236,15 @@ fn done(ended: Result<(), StartError>) -> Result<Outcome, CliError> {
     ended.map(|()| Outcome::Done).map_err(|error| explain(&error))
 }
 
+/// Has the system end this process, like SIGTERM does, when the thread that started it ends.
+pub(super) fn end_with_parent() -> Result<(), CliError> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)).map_err(
+        |error| {
+            CliError::new(ErrorKind::Failed, "the end of the parent cannot be seen").because(&error)
+        },
+    )
+}
+
 /// An address from a flag.
 pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, CliError> {
     let found = text.to_socket_addrs().ok().and_then(|mut found| found.next());
@@ -225,6 +252,10 @@ pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, CliError> {
         CliError::new(ErrorKind::Usage, format!("{flag} {text} is not an address"))
             .hint("write HOST:PORT, for example 127.0.0.1:8080")
     })
+}
+
+fn broker(url: &str) -> Result<Broker, CliError> {
+    Broker::parse(url).map_err(|why| CliError::new(ErrorKind::Usage, format!("--broker: {why}")))
 }
 
 fn explain(error: &StartError) -> CliError {

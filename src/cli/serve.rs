@@ -46,6 +46,9 @@ pub(super) struct Args {
     /// How long a registration lives without a heartbeat, from 1s to 1h
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     lease: scalar::Duration,
+    /// End when the process that started this one ends
+    #[arg(long, hide = true)]
+    with_parent: bool,
 }
 
 /// Time that the registry has for an answer. Why: stopping asks it once for each model, at the same
@@ -54,6 +57,9 @@ const REGISTRY_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Serves until SIGINT or SIGTERM.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
+    if args.with_parent {
+        super::run::end_with_parent()?;
+    }
     let models = models(args)?;
     let address = super::run::address("--http", &args.http)?;
     if !address.ip().is_loopback() {

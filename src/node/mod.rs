@@ -8,6 +8,7 @@
 //! Not here: sockets (`node::mqtt`), twins (`twin`).
 
 pub mod broker;
+pub mod external;
 pub mod frame;
 pub mod mqtt;
 

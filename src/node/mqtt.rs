@@ -105,8 +105,16 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    fn take(&self) -> VecDeque<(String, Vec<u8>, bool)> {
+    /// What waits, oldest first.
+    pub(super) fn take(&self) -> VecDeque<(String, Vec<u8>, bool)> {
         std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Outbox {
+    /// Returns when something may wait.
+    pub(super) async fn filled(&self) {
+        self.wake.notified().await;
     }
 }
 
@@ -216,7 +224,7 @@ struct Ack {
 
 /// Outcome of a PUBLISH, as MQTT 5 says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
+pub(super) enum Reason {
     Success,
     NoSubscribers,
     NotAuthorized,
@@ -271,7 +279,7 @@ async fn drain_what_others_committed(hub: Rc<Hub>) {
     loop {
         tokio::select! {
             changed = durable.changed() => if changed.is_err() { return },
-            () = hub.context.outbox.wake.notified() => {}
+            () = hub.context.outbox.filled() => {}
         }
         hub.drain();
         hub.flush();
@@ -945,7 +953,12 @@ impl Hub {
             sender: client,
         });
         let ack = |reason| incoming.packet.map(|packet| Ack { packet, qos: incoming.qos, reason });
-        let (batch, reason) = match self.take_reading(&message, &link.peer) {
+        let (batch, reason) = match take_reading(
+            &self.context,
+            &message.topic,
+            message.payload.as_slice(),
+            &link.peer,
+        ) {
             Taken::NotAReading => {
                 // Behind whatever waits for the disk, so that a client's order is kept.
                 let reason = self.keep_retained(&message);
@@ -1037,74 +1050,6 @@ impl Hub {
             self.route(&message);
         }
         self.drained.notify_waiters();
-    }
-
-    fn take_reading(&self, message: &Message, peer: &SocketAddr) -> Taken {
-        let topic = match Topic::parse(&message.topic) {
-            None => return Taken::NotAReading,
-            Some(Err(error)) => return self.refused(&error, &message.topic, peer),
-            Some(Ok(topic)) if topic.leaf != Leaf::Data => return Taken::NotAReading,
-            Some(Ok(topic)) => topic,
-        };
-        let model = self.context.directory.model(&topic.thing);
-        let reading = match super::decode(message.payload.as_slice(), model.as_deref()) {
-            Ok(reading) => reading,
-            Err(error) => return self.refused(&error, topic.thing.as_str(), peer),
-        };
-        let request = Request {
-            id: topic.thing,
-            change: Change::Reading { values: reading.values, stamp: reading.stamp },
-            only_if: Precondition::Always,
-            origin: Origin::Node,
-            depth: 0,
-        };
-        let telemetry = &self.context.telemetry;
-        match self.context.writer.submit(request, now_us()) {
-            Ok(accepted) => {
-                telemetry.readings.inc();
-                Taken::Staged(accepted.batch)
-            }
-            Err(Rejected::Refused(Refusal::Duplicate)) => {
-                telemetry.readings_duplicate.inc();
-                Taken::Duplicate
-            }
-            Err(Rejected::Refused(refusal)) => {
-                telemetry.readings_refused.inc();
-                let (reason, word) = match &refusal {
-                    Refusal::NotFound(..) => (Reason::NotAuthorized, "UnknownNode"),
-                    Refusal::TooLarge(_) => (Reason::QuotaExceeded, "TwinTooLarge"),
-                    Refusal::Stalled(_) => {
-                        return Taken::NotStored(DisconnectReasonCode::ImplementationSpecificError);
-                    }
-                    _ => (Reason::PayloadInvalid, "InvalidReading"),
-                };
-                let object = node_name(&message.topic);
-                let text = format!("a reading from {peer} was refused: {}", refusal.message());
-                telemetry.event(now_us(), Severity::Warning, word, object, text);
-                Taken::Refused(reason)
-            }
-            Err(Rejected::NotStored(error)) => {
-                let text = format!("a reading was not taken: {error}");
-                telemetry.event(now_us(), Severity::Warning, "NotStored", "Store", text);
-                Taken::NotStored(DisconnectReasonCode::QuotaExceeded)
-            }
-        }
-    }
-
-    fn refused(&self, error: &PayloadError, about: &str, peer: &SocketAddr) -> Taken {
-        let telemetry = &self.context.telemetry;
-        telemetry.readings_refused.inc();
-        let object = match ThingId::parse(about) {
-            Ok(id) => format!("Twin/{}/{}", id.namespace(), id.name()),
-            Err(_) => format!("Topic/{about}"),
-        };
-        let text = format!("a reading from {peer} was refused: {error}");
-        telemetry.event(now_us(), Severity::Warning, error.reason(), object, text);
-        Taken::Refused(match error {
-            PayloadError::Topic(_) => Reason::TopicInvalid,
-            PayloadError::TooLarge(_) => Reason::QuotaExceeded,
-            _ => Reason::PayloadInvalid,
-        })
     }
 
     fn keep_retained(&self, message: &Rc<Message>) -> Reason {
@@ -1466,13 +1411,95 @@ impl Hub {
     }
 }
 
+/// Judges and stages a message that may be a reading.
+///
+/// * `from`: who sent it, for events.
+pub(super) fn take_reading(
+    context: &Context,
+    topic_name: &str,
+    payload: &[u8],
+    from: &dyn std::fmt::Display,
+) -> Taken {
+    let topic = match Topic::parse(topic_name) {
+        None => return Taken::NotAReading,
+        Some(Err(error)) => return refused(context, &error, topic_name, from),
+        Some(Ok(topic)) if topic.leaf != Leaf::Data => return Taken::NotAReading,
+        Some(Ok(topic)) => topic,
+    };
+    let model = context.directory.model(&topic.thing);
+    let reading = match super::decode(payload, model.as_deref()) {
+        Ok(reading) => reading,
+        Err(error) => return refused(context, &error, topic.thing.as_str(), from),
+    };
+    let request = Request {
+        id: topic.thing,
+        change: Change::Reading { values: reading.values, stamp: reading.stamp },
+        only_if: Precondition::Always,
+        origin: Origin::Node,
+        depth: 0,
+    };
+    let telemetry = &context.telemetry;
+    match context.writer.submit(request, now_us()) {
+        Ok(accepted) => {
+            telemetry.readings.inc();
+            Taken::Staged(accepted.batch)
+        }
+        Err(Rejected::Refused(Refusal::Duplicate)) => {
+            telemetry.readings_duplicate.inc();
+            Taken::Duplicate
+        }
+        Err(Rejected::Refused(refusal)) => {
+            telemetry.readings_refused.inc();
+            let (reason, word) = match &refusal {
+                Refusal::NotFound(..) => (Reason::NotAuthorized, "UnknownNode"),
+                Refusal::TooLarge(_) => (Reason::QuotaExceeded, "TwinTooLarge"),
+                Refusal::Stalled(_) => {
+                    return Taken::NotStored(DisconnectReasonCode::ImplementationSpecificError);
+                }
+                _ => (Reason::PayloadInvalid, "InvalidReading"),
+            };
+            let object = node_name(topic_name);
+            let text = format!("a reading from {from} was refused: {}", refusal.message());
+            telemetry.event(now_us(), Severity::Warning, word, object, text);
+            Taken::Refused(reason)
+        }
+        Err(Rejected::NotStored(error)) => {
+            let text = format!("a reading was not taken: {error}");
+            telemetry.event(now_us(), Severity::Warning, "NotStored", "Store", text);
+            Taken::NotStored(DisconnectReasonCode::QuotaExceeded)
+        }
+    }
+}
+
+fn refused(
+    context: &Context,
+    error: &PayloadError,
+    about: &str,
+    from: &dyn std::fmt::Display,
+) -> Taken {
+    let telemetry = &context.telemetry;
+    telemetry.readings_refused.inc();
+    let object = match ThingId::parse(about) {
+        Ok(id) => format!("Twin/{}/{}", id.namespace(), id.name()),
+        Err(_) => format!("Topic/{about}"),
+    };
+    let text = format!("a reading from {from} was refused: {error}");
+    telemetry.event(now_us(), Severity::Warning, error.reason(), object, text);
+    Taken::Refused(match error {
+        PayloadError::Topic(_) => Reason::TopicInvalid,
+        PayloadError::TooLarge(_) => Reason::QuotaExceeded,
+        _ => Reason::PayloadInvalid,
+    })
+}
+
 enum Sent {
     Yes,
     NotNow,
     Never,
 }
 
-enum Taken {
+/// What became of a message.
+pub(super) enum Taken {
     /// An ordinary message.
     NotAReading,
     /// Durable with this batch.

@@ -23,7 +23,7 @@
 pub mod disk;
 pub mod record;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -316,6 +316,14 @@ impl Log {
         if len <= (self.capacity - self.end) as usize {
             return Ok(());
         }
+        self.roll(len)
+    }
+
+    /// Goes on in a new segment that has room for `len` bytes of records.
+    ///
+    /// # Errors
+    /// See [`Log::reserve`].
+    pub fn roll(&mut self, len: usize) -> Result<(), AppendError> {
         let wanted =
             (len as u64 + u64::from(FILE_HEADER_LEN)).max(u64::from(self.options.segment_len));
         let wanted = u32::try_from(wanted).map_err(|_| AppendError::Full)?;

@@ -16,7 +16,7 @@
 //! ```
 //! Records start on multiples of [`ALIGN`]; the padding is zero. The batch offset tells a torn
 //! tail from damage: a batch is written only after the one before it was synced, so a bad record
-//! in front of a valid record of a *later* batch was once acknowledged (see [`super::scan`]).
+//! in front of a valid record of a *later* batch was once acknowledged (see `scan` in the module above).
 
 /// Records start on multiples of this many bytes, so that a scan past damage is cheap.
 pub const ALIGN: usize = 8;

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 /// A disk in memory. Writes are pending until a sync; a crash keeps any sectors of them.
 #[derive(Default)]
-struct FakeDisk {
+pub(crate) struct FakeDisk {
     state: Mutex<State>,
 }
 
@@ -67,7 +67,7 @@ fn overlay(bytes: &mut Vec<u8>, offset: usize, write: &[u8]) {
 
 impl FakeDisk {
     /// What a power cut leaves: of each unsynced write any sectors, of each unsynced name either.
-    fn crash(&self, mut coin: impl FnMut() -> bool) -> Arc<Self> {
+    pub(crate) fn crash(&self, mut coin: impl FnMut() -> bool) -> Arc<Self> {
         let state = self.state.lock().unwrap();
         let mut names = state.durable_names.clone();
         for (name, inode) in &state.names {
@@ -101,12 +101,19 @@ impl FakeDisk {
         })
     }
 
-    fn fail(&self, nth: u32, kind: io::ErrorKind) {
+    pub(crate) fn fail(&self, nth: u32, kind: io::ErrorKind) {
         let mut state = self.state.lock().unwrap();
         state.fail = Some((state.calls + nth, kind));
     }
 
-    fn heal(&self) {
+    /// Flips a bit of what is on the medium.
+    pub(crate) fn flip(&self, name: &str, byte: usize) {
+        let mut state = self.state.lock().unwrap();
+        let inode = state.names[name];
+        state.files.get_mut(&inode).unwrap().durable[byte] ^= 1;
+    }
+
+    pub(crate) fn heal(&self) {
         self.state.lock().unwrap().fail = None;
     }
 }

@@ -352,6 +352,7 @@ impl Twin {
         let mut feature =
             self.features.get(id).map(|feature| (**feature).clone()).unwrap_or_default();
         edit(&mut feature);
+        self.has_features = true;
         feature.revision = self.revision;
         match self.features.get_mut(id) {
             Some(place) => *place = Arc::new(feature.measured()),
@@ -426,11 +427,21 @@ pub struct Event {
     #[serde(rename = "p")]
     pub path: Path,
     /// With what; a reading's values are `{feature: {property: value}}`.
-    #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "v",
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub value: Option<Value>,
     /// The reading's sequence number.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub stamp: Option<Stamp>,
+}
+
+/// A `null` that is written is a value: the patch that removes.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// What an event did.
@@ -1046,3 +1057,6 @@ pub fn services(twin: &Twin) -> impl Iterator<Item = &str> {
 pub fn property_path(feature: &str, pointer: &Pointer) -> String {
     format!("{feature}/{}", pointer.join("/"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! `edgetwin bench pipeline`: the report is whole and its sums are consistent.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+#[test]
+fn a_quick_benchmark_reports_every_case_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().to_string_lossy().into_owned();
+    let output = Command::new(env!("CARGO_BIN_EXE_edgetwin"))
+        .args(["bench", "pipeline", "--quick", "--json", "--seed", "3", "--state-dir", &state])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["seed"], 3);
+    assert!(report["machine"]["cpus"].as_u64().unwrap() > 0);
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} in {report:#}"));
+    let floor = &report["floor_us"];
+    assert!(number(&floor["fdatasync"]) > 0.0 && number(&floor["loopback"]) > 0.0);
+
+    let cases = report["cases"].as_array().unwrap();
+    let mut seen = Vec::new();
+    for case in cases {
+        let text = |name: &str| case[name].as_str().unwrap();
+        let (classifier, placement, load) = (text("classifier"), text("placement"), text("load"));
+        seen.push((classifier, placement, load));
+        assert!(number(&floor["inference"][classifier]) > 0.0);
+        let at = |name: &str| number(&case["latency_us"][name]);
+        let rising = ["p50", "p90", "p99", "p999", "max"].map(at);
+        assert!(rising.is_sorted() && rising[0] > 0.0, "{case:#}");
+        let readings = number(&case["readings"]);
+        assert_eq!(number(&case["revisions"]), 2.0 * readings, "{case:#}");
+        assert!(number(&case["throughput_per_s"]) > 0.0);
+        assert!(number(&case["bytes_per_reading"]) > 100.0);
+        let ratio = at("p50") / number(&case["floor_us"]);
+        assert!((ratio - number(&case["ratio_to_floor"])).abs() < 0.02, "{case:#}");
+        match load {
+            "rate" => {
+                assert_eq!(number(&case["rate_per_s"]), 1000.0);
+                assert_eq!(readings, 300.0);
+            }
+            _ => assert!(case["rate_per_s"].is_null()),
+        }
+        let stages = &case["stages_us"];
+        let inference = if placement == "http" { "call" } else { "inference" };
+        let inside = ["apply", inference, "commit", "ack"].map(|name| number(&stages[name]));
+        assert!(inside.iter().all(|us| *us > 0.0), "{case:#}");
+        // The sync is part of the time to the acknowledgement; that is part of the whole.
+        assert!(load != "one" || number(&stages["commit"]) <= 1.1 * number(&stages["ack"]));
+    }
+    let mut wanted = Vec::new();
+    for classifier in ["forest", "svm", "mlp"] {
+        for placement in ["in-process", "http"] {
+            wanted.extend(["one", "rate", "saturation"].map(|load| (classifier, placement, load)));
+        }
+    }
+    assert_eq!(seen, wanted);
+    for updates in report["updates"].as_array().unwrap() {
+        assert_eq!(number(&updates["readings"]), number(&updates["revisions"]), "{updates:#}");
+        assert!(number(&updates["throughput_per_s"]) > 0.0);
+    }
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+}
