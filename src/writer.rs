@@ -21,7 +21,6 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::store::disk::Disk;
@@ -34,7 +33,7 @@ use crate::twin::{Action, Change, Event, Refusal, ThingId, Twin, apply, decide};
 /// Changes that follow from changes: a verdict may call for another service, and so on to this
 /// depth; what goes beyond is dropped and reported.
 pub const REACTION_DEPTH_MAX: u8 = 4;
-/// Largest document, bytes as JSON.
+/// Largest document, bytes.
 pub const DOCUMENT_LEN_MAX: usize = 512 * 1024;
 
 /// Record kinds of the log.
@@ -175,8 +174,9 @@ pub struct Counts {
     pub commit_time: Duration,
 }
 
-/// A named JSON value that is durable beside the twins: an object of a manifest.
-pub type Documents = BTreeMap<String, Arc<Value>>;
+/// Named JSON texts that are durable beside the twins: the objects of manifests. As text, because
+/// they are read seldom and a parsed object takes ten times the memory.
+pub type Documents = BTreeMap<String, Arc<str>>;
 
 /// See the module.
 pub struct Writer {
@@ -210,7 +210,7 @@ struct Entry {
 }
 
 struct Document {
-    value: Arc<Value>,
+    text: Arc<str>,
     revision: u64,
     tail: Position,
 }
@@ -219,7 +219,7 @@ struct Document {
 struct Snapshot {
     boundary: u32,
     twins: Vec<Arc<Twin>>,
-    documents: Vec<(String, Arc<Value>, u64, Position)>,
+    documents: Vec<(String, Arc<str>, u64, Position)>,
 }
 
 /// What [`Writer::open`] found.
@@ -340,23 +340,16 @@ impl Writer {
     /// [`Rejected::NotStored`].
     pub fn put_documents(
         &self,
-        documents: Vec<(String, Option<Arc<Value>>)>,
+        documents: Vec<(String, Option<Arc<str>>)>,
         now_us: i64,
     ) -> Result<u64, Rejected> {
         let mut inner = self.lock();
-        let encoded: Vec<_> = documents
-            .into_iter()
-            .map(|(key, value)| {
-                let bytes =
-                    value.as_ref().map_or(Vec::new(), |value| value.to_string().into_bytes());
-                (key, value, bytes)
-            })
-            .collect();
-        let len = encoded.iter().map(|(key, _, bytes)| {
-            store::record::align(store::record::HEADER_LEN + key.len() + bytes.len())
+        let len = documents.iter().map(|(key, text)| {
+            let payload = text.as_deref().map_or(0, str::len);
+            store::record::align(store::record::HEADER_LEN + key.len() + payload)
         });
         inner.reserve(len.sum())?;
-        for (key, value, payload) in encoded {
+        for (key, text) in documents {
             let (revision, tail) =
                 inner.documents.get(&key).map_or((0, Position::NONE), |d| (d.revision, d.tail));
             let record = Record {
@@ -366,12 +359,12 @@ impl Writer {
                 revision: revision + 1,
                 time_us: now_us,
                 previous: tail,
-                payload: &payload,
+                payload: text.as_deref().map_or(&[][..], str::as_bytes),
             };
             let tail = inner.log.stage(&record);
-            match value {
-                Some(value) => {
-                    inner.documents.insert(key, Document { value, revision: revision + 1, tail });
+            match text {
+                Some(text) => {
+                    inner.documents.insert(key, Document { text, revision: revision + 1, tail });
                 }
                 None => {
                     inner.documents.remove(&key);
@@ -385,7 +378,7 @@ impl Writer {
     pub fn documents(&self, prefix: &str) -> Documents {
         let inner = self.lock();
         let all = inner.documents.iter().filter(|(key, _)| key.starts_with(prefix));
-        all.map(|(key, document)| (key.clone(), document.value.clone())).collect()
+        all.map(|(key, document)| (key.clone(), document.text.clone())).collect()
     }
 
     /// Writes and syncs what is staged, until nothing is. Returns at once when another thread is
@@ -617,7 +610,7 @@ impl Writer {
             };
             (record, twin.to_state())
         });
-        let documents = snapshot.documents.iter().map(|(key, value, revision, tail)| {
+        let documents = snapshot.documents.iter().map(|(key, text, revision, tail)| {
             let record = Record {
                 kind: kind::DOCUMENT,
                 format: FORMAT,
@@ -627,7 +620,7 @@ impl Writer {
                 previous: *tail,
                 payload: &[],
             };
-            (record, value.to_string().into_bytes())
+            (record, text.as_bytes().to_vec())
         });
         store::write_snapshot(
             &*self.disk,
@@ -760,7 +753,7 @@ impl Inner {
             documents: self
                 .documents
                 .iter()
-                .map(|(key, d)| (key.clone(), d.value.clone(), d.revision, d.tail))
+                .map(|(key, d)| (key.clone(), d.text.clone(), d.revision, d.tail))
                 .collect(),
         });
     }
@@ -802,10 +795,9 @@ impl Replay {
             kind::DOCUMENT if record.payload.is_empty() => {
                 self.documents.remove(record.key);
             }
-            kind::DOCUMENT => match serde_json::from_slice(record.payload) {
-                Ok(value) => {
-                    let value = Arc::new(value);
-                    let document = Document { value, revision: record.revision, tail };
+            kind::DOCUMENT => match std::str::from_utf8(record.payload) {
+                Ok(text) => {
+                    let document = Document { text: text.into(), revision: record.revision, tail };
                     self.documents.insert(record.key.to_owned(), document);
                 }
                 Err(_) => self.unreadable += 1,

@@ -97,21 +97,13 @@ impl Client {
 
     /// What the runtime has, as declared, for checking references.
     pub(super) fn known(&self) -> Result<Vec<Object>, CliError> {
-        let mut known = Vec::new();
-        for mut item in self.list("")? {
-            if item["status"]["deleting"] == true {
-                continue;
-            }
-            if let Some(map) = item.as_object_mut() {
-                map.remove("status");
-            }
-            let object = Object::from_checked(item).map_err(|why| {
+        let read = |item| {
+            Object::typed(item).map_err(|why| {
                 CliError::new(ErrorKind::Failed, "the runtime is of another version")
                     .hint(format!("what it has cannot be read here: {why}"))
-            })?;
-            known.push(object);
-        }
-        Ok(known)
+            })
+        };
+        self.list("?declared=true")?.into_iter().map(read).collect()
     }
 
     /// GET, as JSON.

@@ -16,9 +16,7 @@ use super::{
     words,
 };
 use crate::edgeai::service::ServiceConfig;
-use crate::manifest::kinds::{
-    ServiceSpec, TwinAggregateSpec, TwinModelSpec, TwinSetSpec, TwinSpec, ValueType,
-};
+use crate::manifest::kinds::{ServiceSpec, TwinAggregateSpec, TwinModelSpec, TwinSpec, ValueType};
 use crate::manifest::{self, DEFAULT_NAMESPACE, Kind, Object, Spec};
 use crate::node::{NodeModel, PropertyRule, ValueKind};
 use crate::scalar::rfc3339;
@@ -47,61 +45,65 @@ pub(super) struct Working {
 
 impl Reconciler {
     /// Makes things as an object asks, and says how far that is.
-    pub(super) fn act(self: &Arc<Self>, key: &ObjectKey, stored: &Stored) -> Report {
-        let labels = &stored.object.metadata.labels;
-        match &stored.object.spec {
+    pub(super) fn act(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        stored: &Stored,
+        object: &Object,
+    ) -> Report {
+        let labels = &object.metadata.labels;
+        match &object.spec {
             Spec::TwinModel(_) => Report::ready("Accepted", "readings are checked against it"),
             Spec::Twin(spec) => {
                 let names = BTreeSet::from([key.name.clone()]);
                 self.twins(key, stored, spec, labels, &names)
             }
             Spec::TwinSet(set) => {
-                let mut labels = labels.clone();
-                labels.extend(set.template.metadata.labels.clone());
+                let labels = object.twin_labels(set);
                 let names = set.twin_names(&key.name).into_iter().collect();
                 self.twins(key, stored, &set.template.spec, &labels, &names)
             }
-            Spec::TwinAggregate(spec) => self.aggregate(key, stored, spec),
-            Spec::Model(spec) => self.model(key, stored, spec),
+            Spec::TwinAggregate(spec) => self.aggregate(key, stored, spec, labels),
+            Spec::Model(spec) => self.model(key, &object.metadata.annotations, spec),
             Spec::Service(spec) => self.service(key, spec),
-            _ => Report::not_acted_on(manifest::not_acted_on(&stored.object).join("; ")),
+            _ => Report::not_acted_on(manifest::not_acted_on(object).join("; ")),
         }
     }
 
-    /// Removes what an object made.
-    pub(super) fn finalise(&self, key: &ObjectKey, stored: &Stored) -> Result<(), String> {
-        match &stored.object.spec {
-            Spec::Twin(_) => self.remove_twins(key, [key.name.as_str()]),
-            Spec::TwinSet(_) => {
+    /// Removes what an object made; it is gone once the batch is durable.
+    pub(super) fn finalise(&self, key: &ObjectKey, stored: &Stored) -> Result<Option<u64>, Report> {
+        match key.kind {
+            Kind::Twin => self.remove_twins(key, [key.name.as_str()]),
+            Kind::TwinSet => {
                 let names = set_names(key, stored);
                 self.remove_twins(key, names.iter().map(String::as_str))
             }
-            Spec::TwinAggregate(_) => {
+            Kind::TwinAggregate => {
                 if let Ok(id) = thing_id(&key.namespace, &key.name) {
                     self.context.aggregates.remove(&id);
                 }
                 self.remove_twins(key, [key.name.as_str()])
             }
-            Spec::Service(_) => {
+            Kind::Service => {
                 let mut deployed = lock(&self.working.deployed);
                 if deployed.get(&key.name).is_some_and(|(owner, _)| owner == key) {
                     self.context.services.remove(&key.name);
                     deployed.remove(&key.name);
                 }
-                Ok(())
+                Ok(None)
             }
-            Spec::Model(_) => {
+            Kind::Model => {
                 self.models
                     .write()
                     .unwrap_or_else(PoisonError::into_inner)
                     .remove(&model_name(key));
-                Ok(())
+                Ok(None)
             }
-            Spec::TwinModel(_) => {
+            Kind::TwinModel => {
                 lock(&self.working.node_models).remove(key);
-                Ok(())
+                Ok(None)
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
@@ -117,24 +119,20 @@ impl Reconciler {
             .iter()
             .any(|key| matches!(key.kind, Kind::Twin | Kind::TwinSet | Kind::TwinAggregate));
         // References may be `NAMESPACE/NAME`; a wrong guess costs one look.
-        let named = |name: &Option<String>, among: &HashSet<&str>| {
-            name.as_deref().is_some_and(|name| {
+        let refers = |stored: &Stored, among: &HashSet<&str>| {
+            stored.model().is_some_and(|name| {
                 among.contains(name.split_once('/').map_or(name, |(_, name)| name))
             })
         };
-        let wakes = |stored: &Stored| match &stored.object.spec {
-            Spec::Twin(twin) => named(&twin.model, &twin_models),
-            Spec::TwinSet(set) => named(&set.template.spec.model, &twin_models),
-            Spec::TwinAggregate(aggregate) => twins && !aggregate.members.names.is_empty(),
-            Spec::Service(service) => {
-                named(&service.model, &models)
-                    || services.contains(stored.object.metadata.name.as_str())
-            }
+        let wakes = |key: &ObjectKey, stored: &Stored| match key.kind {
+            Kind::Twin | Kind::TwinSet => refers(stored, &twin_models),
+            Kind::TwinAggregate => twins && stored.names_members(),
+            Kind::Service => refers(stored, &models) || services.contains(key.name.as_str()),
             _ => false,
         };
         let woken: Vec<ObjectKey> = {
             let objects = self.objects();
-            let found = objects.iter().filter(|(_, stored)| wakes(stored));
+            let found = objects.iter().filter(|(key, stored)| wakes(key, stored));
             found.map(|(key, _)| key.clone()).collect()
         };
         woken.into_iter().for_each(|key| self.queue.add(key));
@@ -157,12 +155,16 @@ impl Reconciler {
     /// Says what the readings of an object's twins are checked against.
     pub(super) fn set_directory(&self, key: &ObjectKey) {
         let Some(stored) = self.objects().get(key).cloned() else { return };
-        let (spec, names) = match &stored.object.spec {
-            Spec::Twin(spec) => (&**spec, vec![key.name.clone()]),
-            Spec::TwinSet(set) => (&set.template.spec, set.twin_names(&key.name)),
+        let names = match key.kind {
+            Kind::Twin => vec![key.name.clone()],
+            Kind::TwinSet => match stored.object().map(|object| object.spec) {
+                Ok(Spec::TwinSet(set)) => set.twin_names(&key.name),
+                _ => return,
+            },
             _ => return,
         };
-        let model = self.node_model(&key.namespace, spec).map(|(_, model)| model);
+        let model = stored.model().and_then(|name| self.node_model(&key.namespace, name));
+        let model = model.map(|(_, model)| model);
         for name in names {
             if let Ok(id) = thing_id(&key.namespace, &name) {
                 self.context.directory.set(id, model.clone());
@@ -170,18 +172,17 @@ impl Reconciler {
         }
     }
 
-    fn node_model(&self, namespace: &str, spec: &TwinSpec) -> Option<(ObjectKey, Arc<NodeModel>)> {
-        let (key, stored) = self.find(Kind::TwinModel, namespace, spec.model.as_deref()?)?;
-        let Spec::TwinModel(model) = &stored.object.spec else { return None };
+    fn node_model(&self, namespace: &str, name: &str) -> Option<(ObjectKey, Arc<NodeModel>)> {
+        let (key, stored) = self.find(Kind::TwinModel, namespace, name)?;
         let mut models = lock(&self.working.node_models);
-        let made = match models.get(&key) {
-            Some((revision, made)) if *revision == stored.revision => made.clone(),
-            _ => {
-                let made = Arc::new(rules(model));
-                models.insert(key.clone(), (stored.revision, made.clone()));
-                made
-            }
-        };
+        if let Some((revision, made)) = models.get(&key)
+            && *revision == stored.revision
+        {
+            return Some((key, made.clone()));
+        }
+        let Spec::TwinModel(model) = stored.object().ok()?.spec else { return None };
+        let made = Arc::new(rules(&model));
+        models.insert(key.clone(), (stored.revision, made.clone()));
         Some((key, made))
     }
 
@@ -194,9 +195,11 @@ impl Reconciler {
         names: &BTreeSet<String>,
     ) -> Report {
         self.set_directory(key);
-        let model = self.node_model(&key.namespace, spec).map(|(key, _)| key);
+        let model = stored.model().and_then(|name| self.node_model(&key.namespace, name));
+        let model = model.map(|(key, _)| key);
         let definition = model.as_ref().map(|key| format!("{}:{}:1.0.0", key.namespace, key.name));
         let wanted = Wanted::of_twin(spec, labels, definition.as_deref());
+        let made = stored.made();
         let mut staged = Staged::new(self);
         for name in names {
             let id = match thing_id(&key.namespace, name) {
@@ -204,7 +207,7 @@ impl Reconciler {
                 Err(refusal) => return Report::stalled("Refused", refusal.message()),
             };
             let twin = self.context.writer.newest(id.as_str());
-            if let Some(patch) = wanted.patch(twin.as_deref(), &stored.made.paths, &[])
+            if let Some(patch) = wanted.patch(twin.as_deref(), &made.paths, &[])
                 && let Err(report) = staged.submit(merge(id, patch))
             {
                 return report;
@@ -212,13 +215,12 @@ impl Reconciler {
         }
         let old = set_names(key, stored);
         let gone = old.iter().map(String::as_str).filter(|name| !names.contains(*name));
-        if let Err(why) = self.remove_twins(key, gone) {
-            return Report::failed("NotDeleted", why);
+        match self.remove_twins(key, gone) {
+            Ok(batch) => staged.batch = batch.or(staged.batch),
+            Err(report) => return report,
         }
-        if let Err(report) = staged.finish() {
-            return report;
-        }
-        match (&spec.model, model) {
+        let batch = staged.batch;
+        let report = match (&spec.model, model) {
             (Some(name), None) => Report::stalled(
                 "UnknownModel",
                 format!("there is no TwinModel `{name}`; readings are taken as they are"),
@@ -227,7 +229,8 @@ impl Reconciler {
                 Report::ready("AsDeclared", manifest::diagnostic::plural(names.len(), "twin"))
             }
             _ => Report::ready("AsDeclared", "the twin is as declared"),
-        }
+        };
+        report.once_durable(batch)
     }
 
     /// Deletes twins of an object, except those that another object declares by now.
@@ -235,7 +238,7 @@ impl Reconciler {
         &self,
         key: &ObjectKey,
         names: impl IntoIterator<Item = &'n str>,
-    ) -> Result<(), String> {
+    ) -> Result<Option<u64>, Report> {
         let mut staged = Staged::new(self);
         for name in names {
             let Ok(id) = thing_id(&key.namespace, name) else { continue };
@@ -245,10 +248,10 @@ impl Reconciler {
             self.context.directory.set(id.clone(), None);
             if self.context.writer.newest(id.as_str()).is_some() {
                 let change = Change::Delete(Path::Thing);
-                staged.submit(request(id, change)).map_err(|report| report.message)?;
+                staged.submit(request(id, change))?;
             }
         }
-        staged.finish().map_err(|report| report.message)
+        Ok(staged.batch)
     }
 
     /// Whether an object other than `except` declares this twin.
@@ -259,18 +262,20 @@ impl Reconciler {
         };
         live(&ObjectKey::new(Kind::Twin, namespace, name))
             || live(&ObjectKey::new(Kind::TwinAggregate, namespace, name))
-            || in_namespace(&objects, Kind::TwinSet, namespace).any(|(key, stored)| {
-                match &stored.object.spec {
-                    Spec::TwinSet(set) => live(key) && makes(set, &key.name, name),
-                    _ => false,
-                }
-            })
+            || in_namespace(&objects, Kind::TwinSet, namespace)
+                .any(|(key, stored)| live(key) && stored.makes(&key.name, name))
     }
 
     // -----------------------------------------------------------------------------------------
     // Aggregates
 
-    fn aggregate(&self, key: &ObjectKey, stored: &Stored, spec: &TwinAggregateSpec) -> Report {
+    fn aggregate(
+        &self,
+        key: &ObjectKey,
+        stored: &Stored,
+        spec: &TwinAggregateSpec,
+        labels: &BTreeMap<String, String>,
+    ) -> Report {
         let id = match thing_id(&key.namespace, &key.name) {
             Ok(id) => id,
             Err(refusal) => return Report::stalled("Refused", refusal.message()),
@@ -288,15 +293,12 @@ impl Reconciler {
                 Err(rejected) => return not_stored(&rejected),
             }
         }
-        let wanted = Wanted::of_aggregate(spec, &stored.object.metadata.labels);
+        let wanted = Wanted::of_aggregate(spec, labels);
         let twin = self.context.writer.newest(id.as_str());
         if let Some(patch) =
-            wanted.patch(twin.as_deref(), &stored.made.paths, &twins::derived(spec))
+            wanted.patch(twin.as_deref(), &stored.made().paths, &twins::derived(spec))
             && let Err(report) = staged.submit(merge(id.clone(), patch))
         {
-            return report;
-        }
-        if let Err(report) = staged.finish() {
             return report;
         }
         let members = self.context.aggregates.members(&id).map_or(0, |members| members.len());
@@ -304,6 +306,7 @@ impl Reconciler {
             "Derived",
             format!("derived from {}", manifest::diagnostic::plural(members, "member")),
         )
+        .once_durable(staged.batch)
     }
 
     fn aggregate_spec(&self, key: &ObjectKey, spec: &TwinAggregateSpec) -> AggregateSpec {
@@ -416,7 +419,7 @@ impl Reconciler {
 
     /// An object with its status.
     pub(super) fn view(&self, key: &ObjectKey, stored: &Stored) -> Value {
-        let mut value = stored.object.json.clone();
+        let mut value = stored.json();
         let mut status = {
             let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
             let found = statuses.get(key);
@@ -428,20 +431,20 @@ impl Reconciler {
             })
         };
         if let Some(set) = &stored.set {
-            status["set"] = set.as_str().into();
+            status["set"] = (**set).into();
         }
         if stored.deleting {
             status["deleting"] = true.into();
         }
-        match &stored.object.spec {
-            Spec::Twin(_) | Spec::TwinAggregate(_) => self.view_thing(key, &mut status),
-            Spec::TwinSet(set) => status["twins"] = set.twin_names(&key.name).len().into(),
-            Spec::Service(_) => {
+        match key.kind {
+            Kind::Twin | Kind::TwinAggregate => self.view_thing(key, &mut status),
+            Kind::TwinSet => status["twins"] = stored.made_now().into(),
+            Kind::Service => {
                 let now = self.context.services.status(&key.name);
                 status["instances"] = now.instances.into();
                 status["healthy"] = now.healthy.into();
             }
-            Spec::Model(_) => {
+            Kind::Model => {
                 let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
                 if let Some(model) = models.get(&model_name(key)) {
                     status["version"] = model.version().into();
@@ -487,16 +490,16 @@ impl Reconciler {
         }
         let (set, stored) = {
             let objects = self.objects();
-            let mut sets = objects.iter().filter(|(set, stored)| match &stored.object.spec {
-                Spec::TwinSet(spec) => {
-                    set.namespace == key.namespace && makes(spec, &set.name, &key.name)
-                }
-                _ => false,
-            });
-            sets.next().map(|(set, stored)| (set.clone(), stored.clone()))?
+            let mut sets = in_namespace(&objects, Kind::TwinSet, &key.namespace);
+            let found = sets.find(|(set, stored)| stored.makes(&set.name, &key.name));
+            found.map(|(set, stored)| (set.clone(), stored.clone()))?
         };
-        let twin =
-            stored.object.expand().into_iter().find(|twin| twin.metadata.name == key.name)?;
+        let twin = stored
+            .object()
+            .ok()?
+            .expand()
+            .into_iter()
+            .find(|twin| twin.metadata.name == key.name)?;
         Some(self.view_made(key, &twin, &set, &stored))
     }
 
@@ -573,16 +576,6 @@ impl<'a> Staged<'a> {
         }
         Ok(())
     }
-
-    /// Waits until all of it is durable.
-    fn finish(self) -> Result<(), Report> {
-        match self.batch {
-            None => Ok(()),
-            Some(batch) => {
-                self.reconciler.await_durable(batch).map_err(|why| Report::failed("NotStored", why))
-            }
-        }
-    }
 }
 
 fn conditions(status: &Status) -> Vec<Value> {
@@ -629,25 +622,14 @@ pub(super) fn model_name(key: &ObjectKey) -> String {
     }
 }
 
-/// Whether a TwinSet makes a twin of this name.
-pub(super) fn makes(set: &TwinSetSpec, set_name: &str, name: &str) -> bool {
-    if let Some(names) = &set.names {
-        return names.iter().any(|other| other == name);
-    }
-    let number = name.strip_prefix(set_name).and_then(|rest| rest.strip_prefix('-'));
-    number
-        .filter(|digits| !digits.starts_with('0'))
-        .and_then(|digits| digits.parse().ok())
-        .is_some_and(|number: u32| (1..=set.count.unwrap_or(0)).contains(&number))
-}
-
 /// The twins that a TwinSet may have made so far.
 fn set_names(key: &ObjectKey, stored: &Stored) -> BTreeSet<String> {
     if key.kind != Kind::TwinSet {
         return BTreeSet::new();
     }
-    let counted = (1..=stored.made.count).map(|number| format!("{}-{number}", key.name));
-    counted.chain(stored.made.names.iter().cloned()).collect()
+    let made = stored.made();
+    let counted = (1..=made.count).map(|number| format!("{}-{number}", key.name));
+    counted.chain(made.names).collect()
 }
 
 /// The services that a thing names, whoever wrote them there.

@@ -3,6 +3,7 @@
 //! An artefact is written once, under another name first, so a file that is there is whole. What
 //! is read is checked against its name again: a file that differs is never used.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -78,6 +79,26 @@ impl Artefacts {
     pub(super) fn keep_trained(&self, recipe: &str, model: &[u8], report: &str) -> io::Result<()> {
         self.write(&format!("{recipe}.txt"), report.as_bytes())?;
         self.write(&format!("{recipe}.model"), model)
+    }
+
+    /// Removes every file whose name does not start with one of `digests`: nothing refers to it any
+    /// more. Called before anybody can bring a new one.
+    pub(super) fn keep_only(&self, digests: &HashSet<String>) -> io::Result<usize> {
+        let mut removed = 0;
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let kept = name.to_str().and_then(|name| name.get(..64));
+            if !kept.is_some_and(|digest| digests.contains(digest)) {
+                fs::remove_file(entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -186,6 +207,11 @@ mod tests {
         assert_eq!(other.kind(), io::ErrorKind::InvalidData);
         fs::write(directory.path().join("models").join(&digest), b"changed").unwrap();
         assert_eq!(artefacts.get(&digest).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        artefacts.put(&digest_of(b"kept"), b"kept").unwrap();
+        artefacts.keep_trained(&digest_of(b"recipe"), b"model", "report").unwrap();
+        let wanted = [digest_of(b"kept"), digest_of(b"recipe")].into();
+        assert_eq!(artefacts.keep_only(&wanted).unwrap(), 1);
+        assert!(artefacts.trained(&digest_of(b"recipe")).is_ok() && !artefacts.has(&digest));
         assert!(!artefacts.has("../../etc/passwd"));
         assert_eq!(artefacts.get("..").unwrap_err().kind(), io::ErrorKind::NotFound);
     }

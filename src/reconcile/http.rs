@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST /apply` | checks, plans and stores documents: `{"documents", "dryRun", "prune", "set", "base"}` |
 //! | `POST /plan` | the same as a dry run |
-//! | `GET /objects`, `/objects/KIND`, `/objects/KIND/NAMESPACE/NAME` | objects with status; `?namespace=`, `?labelSelector=`, `?made=true` lists the twins of TwinSets, too |
+//! | `GET /objects`, `/objects/KIND`, `/objects/KIND/NAMESPACE/NAME` | objects with status; `?namespace=`, `?labelSelector=`, `?made=true` lists the twins of TwinSets, too; `/objects?declared=true` leaves status out |
 //! | `POST /delete` | marks objects as deleted: `{"objects": [{"kind", "namespace", "name"}]}` |
 //! | `DELETE /objects/KIND/NAMESPACE/NAME` | the same for one |
 //! | `POST /wait` | answers when all of `{"objects", "for": "Ready"}` are so, or after `timeoutMs` with those that are not; also `"Deleted"`, `"CONDITION=STATUS"` |
@@ -139,8 +139,17 @@ impl From<ApplyError> for Problem {
     }
 }
 
+fn json_text(status: StatusCode, text: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// A list of items that are JSON text already.
+fn list_text(items: &str) -> Response {
+    json_text(StatusCode::OK, format!(r#"{{"kind":"List","items":{items}}}"#))
+}
+
 fn answer(status: StatusCode, value: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+    json_text(status, value.to_string())
 }
 
 fn ok(value: &Value) -> Response {
@@ -187,7 +196,7 @@ async fn run_apply(
         serde_json::from_value(body.options).map_err(|error| Problem::bad(error.to_string()))?;
     options.dry_run |= dry_run;
     let report = reconciler.apply(body.documents, options).await?;
-    Ok(ok(&report.to_json()))
+    Ok(json_text(StatusCode::OK, report.to_json()))
 }
 
 async fn apply(State(reconciler): Control, body: Body) -> Result<Response, Problem> {
@@ -209,10 +218,16 @@ struct Listing {
     namespace: Option<String>,
     label_selector: Option<String>,
     made: bool,
+    /// All objects, without status.
+    declared: bool,
 }
 
 async fn list_all(state: Control, query: Asked<Listing>) -> Result<Response, Problem> {
-    list_of(&state, None, &query?.0)
+    let query = query?.0;
+    if query.declared {
+        return Ok(list_text(&state.declared_json()));
+    }
+    list_of(&state, None, &query)
 }
 
 async fn list(
@@ -232,7 +247,7 @@ fn list_of(
         |error: crate::scalar::ScalarError| Problem::bad(error.message).hint(error.help),
     )?;
     let items = reconciler.list(kind, query.namespace.as_deref(), &selector, query.made);
-    Ok(ok(&json!({ "kind": "List", "items": items })))
+    Ok(list_text(&items))
 }
 
 fn find_kind(word: &str) -> Result<Kind, Problem> {

@@ -28,9 +28,10 @@ pub mod http;
 mod models;
 pub mod plan;
 pub mod queue;
+mod stored;
 mod twins;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -39,7 +40,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -57,13 +58,21 @@ use crate::twin::selector::Selector;
 use crate::writer::{Committed, DOCUMENT_LEN_MAX, Origin, Rejected, Sink, Writer};
 use plan::{Ownership, Plan, PlanError, Verb};
 use queue::{Outcome, Queue};
+pub use stored::{Facts, Made, Stored};
 
-/// Controllers that work at the same time. They wait for the disk most of the time; more would
-/// only compete with the readings for two cores.
+/// Controllers that compute at the same time; more would only compete with the readings for two
+/// cores.
 const PARALLEL_MAX: usize = 4;
+
+/// Objects that are worked on at the same time. Most of them wait for the disk, all for the same
+/// sync.
+const IN_HAND_MAX: usize = 256;
 
 /// Time between two looks at an object that nothing happened to.
 const RESYNC: Duration = Duration::from_secs(300);
+
+/// Least time between two looks of somebody who waits for objects.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
 /// Keys of documents start with this.
 const PREFIX: &str = "object/";
@@ -144,88 +153,6 @@ impl FromStr for ObjectKey {
     }
 }
 
-/// An object as it is stored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
-    /// What was declared.
-    pub object: Object,
-    /// Rises by one with each change of the spec.
-    pub generation: u64,
-    /// Rises by one with each change of anything declared.
-    pub revision: u64,
-    /// The set that owns it.
-    pub set: Option<String>,
-    /// When it was first applied, microseconds since 1970.
-    pub created_us: i64,
-    /// Whether it goes as soon as what it made is gone.
-    pub deleting: bool,
-    /// What it may have left in twins, by this generation or an earlier one.
-    pub made: Made,
-}
-
-/// What an object may have left in twins.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Made {
-    /// Twins `NAME-1` to `NAME-count` of a TwinSet.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub count: u32,
-    /// Twins of a TwinSet by name.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub names: BTreeSet<String>,
-    /// Parts of each twin, such as `attributes/floor`.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub paths: BTreeSet<String>,
-}
-
-fn is_zero(count: &u32) -> bool {
-    *count == 0
-}
-
-impl Made {
-    fn merge(&mut self, other: Self) {
-        self.count = self.count.max(other.count);
-        self.names.extend(other.names);
-        self.paths.extend(other.paths);
-    }
-}
-
-impl Stored {
-    fn to_json(&self) -> Value {
-        json!({
-            "object": self.object.json,
-            "generation": self.generation,
-            "revision": self.revision,
-            "set": self.set,
-            "created": self.created_us,
-            "deleting": self.deleting,
-            "made": self.made,
-        })
-    }
-
-    fn from_json(value: &Value) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Document {
-            object: Value,
-            generation: u64,
-            revision: u64,
-            set: Option<String>,
-            created: i64,
-            deleting: bool,
-            made: Made,
-        }
-        let document = Document::deserialize(value).map_err(|error| error.to_string())?;
-        Ok(Self {
-            object: Object::from_checked(document.object)?,
-            generation: document.generation,
-            revision: document.revision,
-            set: document.set,
-            created_us: document.created,
-            deleting: document.deleting,
-            made: document.made,
-        })
-    }
-}
-
 /// One fact about an object, shaped like Kubernetes' `metav1.Condition`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
@@ -289,6 +216,8 @@ struct Report {
     message: String,
     progress: Progress,
     next: Outcome,
+    /// It holds once this batch is durable.
+    batch: Option<u64>,
 }
 
 /// Whether a controller still works on its object.
@@ -310,7 +239,13 @@ impl Report {
             message: message.into(),
             progress: Progress::Settled,
             next: Outcome::Done,
+            batch: None,
         }
+    }
+
+    fn once_durable(mut self, batch: Option<u64>) -> Self {
+        self.batch = batch;
+        self
     }
 
     /// What nobody acts on yet.
@@ -402,16 +337,28 @@ pub struct ApplyReport {
 }
 
 impl ApplyReport {
-    /// The form for programs.
-    pub fn to_json(&self) -> Value {
-        json!({
-            "dryRun": self.dry_run,
-            "base": self.plan.base,
-            "actions": self.plan.actions,
-            "summary": self.plan.summary(),
-            "notActedOn": self.not_acted_on,
-            "warnings": manifest::diagnostic::to_json(&self.warnings)["diagnostics"],
-        })
+    /// The form for programs, as text: there may be a hundred thousand actions.
+    pub fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Report<'a> {
+            dry_run: bool,
+            base: &'a str,
+            actions: &'a [plan::Action],
+            summary: plan::Summary,
+            not_acted_on: &'a [String],
+            warnings: Value,
+        }
+        let report = Report {
+            dry_run: self.dry_run,
+            base: &self.plan.base,
+            actions: &self.plan.actions,
+            summary: self.plan.summary(),
+            not_acted_on: &self.not_acted_on,
+            warnings: manifest::diagnostic::to_json(&self.warnings)["diagnostics"].take(),
+        };
+        // Text, numbers and JSON: it always has a JSON form.
+        serde_json::to_string(&report).unwrap_or_default()
     }
 }
 
@@ -501,10 +448,10 @@ impl Reconciler {
 
     fn load(&self) {
         let mut objects = BTreeMap::new();
-        for (document, value) in self.context.writer.documents(PREFIX) {
-            match Stored::from_json(&value) {
-                Ok(stored) => {
-                    objects.insert(ObjectKey::of(&stored.object), stored);
+        for (document, text) in self.context.writer.documents(PREFIX) {
+            match Stored::read(&text) {
+                Ok((key, stored)) => {
+                    objects.insert(key, stored);
                 }
                 Err(why) => self.context.telemetry.event(
                     now_us(),
@@ -515,6 +462,7 @@ impl Reconciler {
                 ),
             }
         }
+        self.drop_artefacts(&objects);
         let keys: Vec<ObjectKey> = objects.keys().cloned().collect();
         *self.objects.write().unwrap_or_else(PoisonError::into_inner) = objects;
         for key in keys {
@@ -524,16 +472,31 @@ impl Reconciler {
         }
     }
 
+    /// Removes model files and training data that no Model refers to.
+    fn drop_artefacts(&self, objects: &BTreeMap<ObjectKey, Stored>) {
+        let mut wanted = HashSet::new();
+        for stored in objects.iter().filter(|(key, _)| key.kind == Kind::Model).map(|(_, s)| s) {
+            match stored.typed().map(|object| (object.spec, object.metadata.annotations)) {
+                Ok((Spec::Model(spec), notes)) => wanted.extend(models::needs(&spec, &notes)),
+                // What it needs cannot be told.
+                _ => return,
+            }
+        }
+        if let Err(error) = self.artefacts.keep_only(&wanted) {
+            tracing::warn!(%error, "model files that nothing refers to could not be removed");
+        }
+    }
+
     /// Works until `stop` turns true, then ends what is in hand.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
+        let computing = Arc::new(Semaphore::new(PARALLEL_MAX));
         let mut resync = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
-                key = self.queue.next(), if tasks.len() < PARALLEL_MAX => {
-                    let this = self.clone();
-                    tasks.spawn_blocking(move || this.reconcile(key));
+                key = self.queue.next(), if tasks.len() < IN_HAND_MAX => {
+                    tasks.spawn(self.clone().reconcile(key, computing.clone()));
                 }
                 Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                     if let Err(error) = ended {
@@ -559,65 +522,95 @@ impl Reconciler {
     }
 
     /// One round of one controller.
-    fn reconcile(self: &Arc<Self>, key: ObjectKey) {
+    async fn reconcile(self: Arc<Self>, key: ObjectKey, computing: Arc<Semaphore>) {
         let Some(stored) = self.objects().get(&key).cloned() else {
             self.queue.done(key, Outcome::Done);
             return;
         };
-        let outcome = if stored.deleting {
-            match self.finalise(&key, &stored).and_then(|()| self.forget(&key, &stored)) {
-                Ok(()) => Outcome::Done,
-                Err(why) => {
-                    self.set_status(&key, &stored, Report::failed("NotDeleted", why));
-                    Outcome::Failed
-                }
+        let report = {
+            // The semaphore is never closed.
+            let _turn = computing.acquire().await;
+            let (this, key, stored) = (self.clone(), key.clone(), stored.clone());
+            tokio::task::spawn_blocking(move || this.look_at(&key, &stored)).await
+        };
+        let mut report =
+            report.unwrap_or_else(|error| Report::failed("Panicked", error.to_string()));
+        if let Some(batch) = report.batch
+            && let Err(why) = self.durable(batch).await
+        {
+            report = Report::failed("NotStored", why);
+        }
+        if stored.deleting && report.progress == Progress::Settled {
+            match self.forget(&key, &stored).await {
+                Ok(()) => return self.queue.done(key, Outcome::Done),
+                Err(why) => report = Report::failed("NotDeleted", why),
+            }
+        } else if report.progress == Progress::Settled {
+            self.forget_what_is_gone(&key, &stored).await;
+        }
+        let next = report.next;
+        self.set_status(&key, &stored, report);
+        self.queue.done(key, next);
+    }
+
+    /// The part of a round that computes and stages changes, on a thread that may block.
+    fn look_at(self: &Arc<Self>, key: &ObjectKey, stored: &Stored) -> Report {
+        let report = if stored.deleting {
+            match self.finalise(key, stored) {
+                Ok(batch) => Report::ready("Deleted", "").once_durable(batch),
+                Err(report) => report,
             }
         } else {
-            let report = self.act(&key, &stored);
-            let next = report.next;
-            if report.progress == Progress::Settled {
-                self.forget_what_is_gone(&key, &stored);
+            match stored.typed() {
+                Ok(object) => self.act(key, stored, &object),
+                Err(why) => Report::stalled("UnreadableObject", why),
             }
-            self.set_status(&key, &stored, report);
-            next
         };
-        self.queue.done(key, outcome);
+        if report.batch.is_some() {
+            (self.context.kick)();
+        }
+        report
     }
 
     /// Removes the document of a deleted object whose traces are gone.
-    fn forget(&self, key: &ObjectKey, stored: &Stored) -> Result<(), String> {
-        let _turn = self.applying.blocking_lock();
-        // It may have been declared again meanwhile.
-        if self.objects().get(key) != Some(stored) {
-            return Ok(());
-        }
-        self.put(vec![(key.document(), None)])?;
-        self.write_objects(|objects| {
-            objects.remove(key);
-        });
+    async fn forget(&self, key: &ObjectKey, stored: &Stored) -> Result<(), String> {
+        let batch = {
+            let _turn = self.applying.lock().await;
+            // It may have been declared again meanwhile.
+            if !self.is_current(key, stored) {
+                return Ok(());
+            }
+            let batch = self.put(vec![(key.document(), None)])?;
+            // Should the deletion not become durable, it is done again at the next start.
+            self.write_objects(|objects| {
+                objects.remove(key);
+            });
+            batch
+        };
+        let durable = self.durable(batch).await;
         self.statuses.write().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.changed.send_modify(|count| *count += 1);
         self.wake_dependents(std::slice::from_ref(key));
-        Ok(())
+        durable
     }
 
     /// Once an object is as declared, what its earlier generations made is no longer there.
-    fn forget_what_is_gone(&self, key: &ObjectKey, stored: &Stored) {
-        let made = twins::made(&stored.object);
-        if made == stored.made {
+    async fn forget_what_is_gone(&self, key: &ObjectKey, stored: &Stored) {
+        let Some(next) = stored.settled() else { return };
+        let _turn = self.applying.lock().await;
+        if !self.is_current(key, stored) {
             return;
         }
-        let _turn = self.applying.blocking_lock();
-        if self.objects().get(key) != Some(stored) {
-            return;
-        }
-        let next = Stored { made, ..stored.clone() };
         // Kept as it was, it only costs a look at what is not there.
-        if self.put(vec![(key.document(), Some(Arc::new(next.to_json())))]).is_ok() {
+        if self.put(vec![(key.document(), Some(next.text()))]).is_ok() {
             self.write_objects(|objects| {
                 objects.insert(key.clone(), next);
             });
         }
+    }
+
+    fn is_current(&self, key: &ObjectKey, stored: &Stored) -> bool {
+        self.objects().get(key).is_some_and(|now| now.is(stored))
     }
 
     /// Checks, plans, stores and wakes the controllers.
@@ -653,7 +646,7 @@ impl Reconciler {
         let pruned = |stored: &Stored| options.prune && stored.set.as_deref() == set;
         let stays = |stored: &&Stored| !stored.deleting && !pruned(stored);
         let known: Vec<Object> =
-            objects.values().filter(stays).map(|stored| stored.object.clone()).collect();
+            objects.values().filter(stays).filter_map(|stored| stored.typed().ok()).collect();
         let parsed = manifest::from_json(documents, &known);
         if parsed.has_errors() {
             return Err(ApplyError::Invalid(parsed.diagnostics));
@@ -670,18 +663,15 @@ impl Reconciler {
         for action in plan.actions.iter().filter(|action| action.action != Verb::Unchanged) {
             let before = objects.get(&action.key);
             let stored = match (action.action, declared.remove(&action.key), before) {
-                (Verb::Delete, _, Some(before)) => {
-                    let revision = before.revision + 1;
-                    Stored { deleting: true, revision, ..before.clone() }
-                }
+                (Verb::Delete, _, Some(before)) => before.to_delete(),
                 (_, Some(object), before) => {
-                    let mut stored = declare(object, before, action, set, now_us);
-                    inherit(&mut stored, &objects);
-                    stored
+                    let mut facts = facts(&object, before, action, set, now_us);
+                    inherit(&mut facts.made, &object, &objects);
+                    Stored::new(&object.json, &facts)
                 }
                 _ => continue,
             };
-            let len = stored.to_json().to_string().len();
+            let len = stored.text().len();
             if len > DOCUMENT_LEN_MAX {
                 return Err(ApplyError::TooLarge(action.key.clone(), len));
             }
@@ -696,13 +686,9 @@ impl Reconciler {
         if changes.is_empty() {
             return Ok(());
         }
-        let document = |(key, stored): &(ObjectKey, Stored)| {
-            (key.document(), Some(Arc::new(stored.to_json())))
-        };
-        let not_stored = |rejected: Rejected| ApplyError::NotStored(words(&rejected));
+        let document = |(key, stored): &(ObjectKey, Stored)| (key.document(), Some(stored.text()));
         let documents = changes.iter().map(document).collect();
-        let batch = self.context.writer.put_documents(documents, now_us()).map_err(not_stored)?;
-        (self.context.kick)();
+        let batch = self.put(documents).map_err(ApplyError::NotStored)?;
         self.durable(batch).await.map_err(ApplyError::NotStored)?;
         let keys: Vec<ObjectKey> = changes.iter().map(|(key, _)| key.clone()).collect();
         self.write_objects(|objects| objects.extend(changes));
@@ -732,10 +718,7 @@ impl Reconciler {
             let objects = self.objects();
             let live = found.iter().filter_map(|key| Some((key, objects.get(key)?)));
             live.filter(|(_, stored)| !stored.deleting)
-                .map(|(key, stored)| {
-                    let revision = stored.revision + 1;
-                    (key.clone(), Stored { deleting: true, revision, ..stored.clone() })
-                })
+                .map(|(key, stored)| (key.clone(), stored.to_delete()))
                 .collect()
         };
         self.store(changes).await?;
@@ -765,8 +748,14 @@ impl Reconciler {
             if waiting.is_empty() {
                 return waiting;
             }
+            // Thousands may change in a moment: they are looked at together.
+            let something = async {
+                let gone = changed.changed().await.is_err();
+                tokio::time::sleep(LOOK_PERIOD).await;
+                gone
+            };
             tokio::select! {
-                _ = changed.changed() => {}
+                gone = something => if gone { return waiting },
                 _ = stopping.wait_for(|stopping| *stopping) => return waiting,
                 () = tokio::time::sleep_until(deadline) => return waiting,
             }
@@ -823,7 +812,8 @@ impl Reconciler {
         }
     }
 
-    /// All objects of a kind, or of all kinds, by kind, namespace and name.
+    /// All objects of a kind, or of all kinds, with their status, as the text of a JSON list; by
+    /// kind, namespace and name.
     ///
     /// * `made`: whether the twins that TwinSets make are listed, too.
     pub fn list(
@@ -832,34 +822,55 @@ impl Reconciler {
         namespace: Option<&str>,
         selector: &Selector,
         made: bool,
-    ) -> Vec<Value> {
+    ) -> String {
         let objects = self.objects();
         let in_reach = |place: &str| namespace.is_none_or(|namespace| namespace == place);
-        let mut listed: Vec<(ObjectKey, Value)> = objects
+        let is_of = |other: Kind| kind.is_none_or(|kind| kind == other);
+        let selected = |stored: &Stored| {
+            selector.is_empty()
+                || stored.typed().is_ok_and(|o| selector.matches(&o.metadata.labels))
+        };
+        // Each row by its key: an object, or a twin of a TwinSet.
+        let mut rows: Vec<(ObjectKey, Option<usize>)> = objects
             .iter()
-            .filter(|(key, stored)| {
-                kind.is_none_or(|kind| kind == key.kind)
-                    && in_reach(&key.namespace)
-                    && selector.matches(&stored.object.metadata.labels)
-            })
-            .map(|(key, stored)| (key.clone(), self.view(key, stored)))
+            .filter(|(key, stored)| is_of(key.kind) && in_reach(&key.namespace) && selected(stored))
+            .map(|(key, _)| (key.clone(), None))
             .collect();
-        if made && kind.is_none_or(|kind| kind == Kind::Twin) {
-            let sets = objects.iter().filter(|(key, stored)| {
+        let mut sets = Vec::new();
+        if made && is_of(Kind::Twin) {
+            for (set, stored) in objects.iter().filter(|(key, stored)| {
                 key.kind == Kind::TwinSet && in_reach(&key.namespace) && !stored.deleting
-            });
-            for (set, stored) in sets {
-                for twin in stored.object.expand() {
-                    if selector.matches(&twin.metadata.labels) {
-                        let key = ObjectKey::of(&twin);
-                        let value = self.view_made(&key, &twin, set, stored);
-                        listed.push((key, value));
-                    }
+            }) {
+                let Ok(object) = stored.object() else { continue };
+                let Spec::TwinSet(spec) = &object.spec else { continue };
+                if !selector.is_empty() && !selector.matches(&object.twin_labels(spec)) {
+                    continue;
                 }
+                let twin = |name: String| {
+                    let key = ObjectKey::new(Kind::Twin, &set.namespace, &name);
+                    (key, Some(sets.len()))
+                };
+                rows.extend(spec.twin_names(&set.name).into_iter().map(twin));
+                sets.push((set, stored, object));
             }
-            listed.sort_by(|(a, _), (b, _)| a.cmp(b));
+            rows.sort();
         }
-        listed.into_iter().map(|(_, value)| value).collect()
+        let mut text = "[".to_owned();
+        for (key, set) in rows {
+            let view = match set.and_then(|at| sets.get(at)) {
+                Some((set, stored, object)) => {
+                    object.twin(&key.name).map(|twin| self.view_made(&key, &twin, set, stored))
+                }
+                None => objects.get(&key).map(|stored| self.view(&key, stored)),
+            };
+            if text.len() > 1 {
+                text.push(',');
+            }
+            // One at a time: a hundred thousand values would take a gigabyte.
+            text += &view.unwrap_or_default().to_string();
+        }
+        text.push(']');
+        text
     }
 
     /// The trained models that are loaded.
@@ -885,11 +896,19 @@ impl Reconciler {
         counts
     }
 
+    /// The objects as declared, as the text of a JSON list.
+    pub fn declared_json(&self) -> String {
+        let objects = self.objects();
+        let live = objects.values().filter(|stored| !stored.deleting);
+        let texts: Vec<&str> = live.map(Stored::declared).collect();
+        format!("[{}]", texts.join(","))
+    }
+
     /// The objects as declared.
     pub fn declared(&self) -> Vec<Object> {
         let objects = self.objects();
         let live = objects.values().filter(|stored| !stored.deleting);
-        live.map(|stored| stored.object.clone()).collect()
+        live.filter_map(|stored| stored.object().ok()).collect()
     }
 
     /// The object that declares a twin.
@@ -900,11 +919,7 @@ impl Reconciler {
         let by_name = kinds.map(|kind| ObjectKey::new(kind, namespace, name));
         by_name.into_iter().find(|key| objects.contains_key(key)).or_else(|| {
             let mut sets = in_namespace(&objects, Kind::TwinSet, namespace);
-            let makes = |(set, stored): &(&ObjectKey, &Stored)| match &stored.object.spec {
-                Spec::TwinSet(spec) => controllers::makes(spec, &set.name, name),
-                _ => false,
-            };
-            sets.find(makes).map(|(set, _)| set.clone())
+            sets.find(|(set, stored)| stored.makes(&set.name, name)).map(|(set, _)| set.clone())
         })
     }
 
@@ -916,21 +931,12 @@ impl Reconciler {
         change(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Stores documents and waits until they are durable. For controllers.
-    fn put(&self, documents: Vec<(String, Option<Arc<Value>>)>) -> Result<(), String> {
-        let batch = self
-            .context
-            .writer
-            .put_documents(documents, now_us())
-            .map_err(|rejected| words(&rejected))?;
-        self.await_durable(batch)
-    }
-
-    /// Has everything up to `batch` committed and waits for it. For controllers, which run on
-    /// threads that may block.
-    fn await_durable(&self, batch: u64) -> Result<(), String> {
+    /// Stores documents and has them committed; the batch that makes them durable.
+    fn put(&self, documents: Vec<(String, Option<Arc<str>>)>) -> Result<u64, String> {
+        let put = self.context.writer.put_documents(documents, now_us());
+        let batch = put.map_err(|rejected| words(&rejected))?;
         (self.context.kick)();
-        tokio::runtime::Handle::current().block_on(self.durable(batch))
+        Ok(batch)
     }
 
     async fn durable(&self, batch: u64) -> Result<(), String> {
@@ -1051,60 +1057,53 @@ impl Sink for Watcher {
     }
 }
 
-/// The object as it is stored once it is declared.
-fn declare(
-    object: Object,
+/// What is stored beside an object once it is declared.
+fn facts(
+    object: &Object,
     before: Option<&Stored>,
     action: &plan::Action,
     set: Option<&str>,
     now_us: i64,
-) -> Stored {
-    let mut made = twins::made(&object);
+) -> Facts {
+    let made = twins::made(object);
     let set = set.map(str::to_owned);
     let Some(before) = before else {
-        return Stored {
-            object,
-            generation: 1,
-            revision: 1,
-            set,
-            created_us: now_us,
-            deleting: false,
-            made,
-        };
+        let (generation, revision) = (1, 1);
+        return Facts { generation, revision, set, created_us: now_us, deleting: false, made };
     };
-    made.merge(before.made.clone());
+    let old = before.facts();
     let raised = action.action == Verb::Create || action.changes_spec();
-    Stored {
-        object,
-        generation: before.generation + u64::from(raised),
-        revision: before.revision + 1,
-        set: set.or_else(|| before.set.clone()),
-        created_us: if before.deleting { now_us } else { before.created_us },
+    let mut facts = Facts {
+        generation: old.generation + u64::from(raised),
+        revision: old.revision + 1,
+        set: set.or(old.set),
+        created_us: if old.deleting { now_us } else { old.created_us },
         deleting: false,
         made,
-    }
+    };
+    facts.made.merge(old.made);
+    facts
 }
 
 /// A twin that another object made until now is taken over with what that object left in it.
-fn inherit(stored: &mut Stored, objects: &BTreeMap<ObjectKey, Stored>) {
-    let key = ObjectKey::of(&stored.object);
-    let paths: Vec<String> = match &stored.object.spec {
+fn inherit(made: &mut Made, object: &Object, objects: &BTreeMap<ObjectKey, Stored>) {
+    let (namespace, name) = (&object.metadata.namespace, &object.metadata.name);
+    match &object.spec {
         Spec::Twin(_) | Spec::TwinAggregate(_) => {
-            in_namespace(objects, Kind::TwinSet, &key.namespace)
-                .filter(|(set, other)| match &other.object.spec {
-                    Spec::TwinSet(spec) => controllers::makes(spec, &set.name, &key.name),
-                    _ => false,
-                })
-                .flat_map(|(_, other)| other.made.paths.iter().cloned())
-                .collect()
+            let sets = in_namespace(objects, Kind::TwinSet, namespace);
+            for (_, other) in sets.filter(|(set, other)| other.makes(&set.name, name)) {
+                made.paths.extend(other.made().paths);
+            }
         }
-        Spec::TwinSet(spec) => in_namespace(objects, Kind::Twin, &key.namespace)
-            .filter(|(twin, _)| controllers::makes(spec, &key.name, &twin.name))
-            .flat_map(|(_, other)| other.made.paths.iter().cloned())
-            .collect(),
-        _ => Vec::new(),
-    };
-    stored.made.paths.extend(paths);
+        Spec::TwinSet(_) => {
+            let set = Stored::new(&object.json, &Facts::default());
+            let twins = in_namespace(objects, Kind::Twin, namespace);
+            for (_, other) in twins.filter(|(twin, _)| set.makes(name, &twin.name)) {
+                made.paths.extend(other.made().paths);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn set_condition(

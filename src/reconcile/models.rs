@@ -4,7 +4,7 @@
 //! Training takes seconds to minutes. It runs on a thread of its own, one at a time, that nobody
 //! waits for: its end queues the Model again, and a program that ends does not wait for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::controllers::model_name;
 use super::disk::{DATA_ANNOTATION, digest_of};
-use super::{ObjectKey, Reconciler, Report, Stored};
+use super::{ObjectKey, Reconciler, Report};
 use crate::edgeai::generate::{CHANNELS, Plan};
 use crate::edgeai::train::{self, Dataset, Recipe};
 use crate::edgeai::{self, Model};
@@ -47,7 +47,7 @@ impl Reconciler {
     pub(super) fn model(
         self: &Arc<Self>,
         key: &ObjectKey,
-        stored: &Stored,
+        annotations: &BTreeMap<String, String>,
         spec: &ModelSpec,
     ) -> Report {
         let classifier = match spec.classifier {
@@ -56,12 +56,9 @@ impl Reconciler {
             Classifier::Mlp => edgeai::Classifier::Mlp,
             Classifier::Onnx => return Report::not_acted_on("ONNX models are not loaded yet"),
         };
-        let annotations = &stored.object.metadata.annotations;
         let data = annotations.get(DATA_ANNOTATION).map(|digest| plain(digest));
-        let source = match (&spec.digest, &spec.train) {
-            (Some(digest), _) => plain(digest).to_owned(),
-            (None, Some(recipe)) => recipe_digest(spec, recipe, data),
-            (None, None) => return Report::stalled("NoSource", "it has no file and no recipe"),
+        let Some(source) = source(spec, data) else {
+            return Report::stalled("NoSource", "it has no file and no recipe");
         };
         {
             let training = self.training();
@@ -202,6 +199,21 @@ impl Reconciler {
 /// A digest without the name of its function.
 fn plain(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)
+}
+
+/// The digest under which a model is kept: of its file, or of its recipe.
+fn source(spec: &ModelSpec, data: Option<&str>) -> Option<String> {
+    match (&spec.digest, &spec.train) {
+        (Some(digest), _) => Some(plain(digest).to_owned()),
+        (None, Some(recipe)) => Some(recipe_digest(spec, recipe, data)),
+        (None, None) => None,
+    }
+}
+
+/// The digests of all artefacts that a Model needs.
+pub(super) fn needs(spec: &ModelSpec, annotations: &BTreeMap<String, String>) -> Vec<String> {
+    let data = annotations.get(DATA_ANNOTATION).map(|digest| plain(digest));
+    source(spec, data).into_iter().chain(data.map(str::to_owned)).collect()
 }
 
 /// What decides which model comes out, as a digest.

@@ -142,11 +142,16 @@ pub fn plan(
         let action = match stored.get(&key) {
             Some(existing) if !existing.deleting => {
                 if let (Some(owner), Some(set)) = (&existing.set, ownership.set)
-                    && owner != set
+                    && **owner != *set
                 {
-                    return Err(PlanError::OwnedByOther { key, set: owner.clone() });
+                    return Err(PlanError::OwnedByOther { key, set: owner.to_string() });
                 }
-                let mut changes = diff(&existing.object.json, &object.json);
+                // Equal objects have equal texts, and most are equal.
+                let mut changes = if existing.declared() == object.json.to_string() {
+                    Vec::new()
+                } else {
+                    diff(&existing.json(), &object.json)
+                };
                 if let (None, Some(set)) = (&existing.set, ownership.set) {
                     let (path, to) = ("status.set".to_owned(), Some(set.into()));
                     changes.push(FieldChange { path, from: None, to });
@@ -349,6 +354,7 @@ fn join(path: &str, key: &str) -> String {
 mod tests {
     use super::*;
     use crate::manifest::from_json;
+    use crate::reconcile::Facts;
     use serde_json::json;
 
     fn objects(documents: &Value) -> Vec<Object> {
@@ -358,15 +364,9 @@ mod tests {
     }
 
     fn store(objects: &[Object], set: Option<&str>) -> BTreeMap<ObjectKey, Stored> {
-        let stored = |object: &Object| Stored {
-            object: object.clone(),
-            generation: 1,
-            revision: 1,
-            set: set.map(str::to_owned),
-            created_us: 0,
-            deleting: false,
-            made: Default::default(),
-        };
+        let set = set.map(str::to_owned);
+        let facts = Facts { generation: 1, revision: 1, set, ..Facts::default() };
+        let stored = |object: &Object| Stored::new(&object.json, &facts);
         objects.iter().map(|object| (ObjectKey::of(object), stored(object))).collect()
     }
 

@@ -87,10 +87,14 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Whether labels satisfy all of it; an empty selector selects everything.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    /// Whether it selects everything.
+    pub fn is_empty(&self) -> bool {
         self.equal.is_empty() && self.expressions.is_empty()
-            || labels_match(labels, &self.equal, &self.expressions)
+    }
+
+    /// Whether labels satisfy all of it.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.is_empty() || labels_match(labels, &self.equal, &self.expressions)
     }
 }
 
