@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::tests::FakeDisk;
 use crate::twin::sequence::Stamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn open(disk: &Arc<FakeDisk>) -> (Writer, Found) {
     let options = Options { segment_len: 8192, history_bytes_max: 1 << 20 };
@@ -145,9 +145,7 @@ fn a_restart_finds_the_same_twins_with_and_without_snapshots() {
         for name in ["a", "b", "c"] {
             create(&writer, name);
         }
-        writer
-            .put_documents(vec![("object/x".into(), Some(Arc::new(json!({"y": 1}))))], 1)
-            .unwrap();
+        writer.put_documents(vec![("object/x".into(), Some(r#"{"y":1}"#.into()))], 1).unwrap();
         for seq in 1..200 {
             writer.submit(reading(["a", "b"][seq as usize % 2], seq), seq as i64).unwrap();
             writer.commit();
