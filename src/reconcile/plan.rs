@@ -147,7 +147,8 @@ pub fn plan(
                     return Err(PlanError::OwnedByOther { key, set: owner.to_string() });
                 }
                 // Equal objects have equal texts, and most are equal.
-                let mut changes = if existing.declared() == object.json.to_string() {
+                let declared = object.json.to_string();
+                let mut changes = if existing.declared() == declared {
                     Vec::new()
                 } else {
                     diff(&existing.json(), &object.json)
