@@ -66,7 +66,24 @@ struct Deployed {
     balancer: Arc<Balancer>,
     waiting: Mutex<Waiting>,
     /// Smoothed time of the model in this process, to know whether it may run on the spot.
-    inline: Mutex<Duration>,
+    inline: Inline,
+}
+
+/// Whether a model may run on the spot.
+#[derive(Default)]
+struct Inline(Mutex<Duration>);
+
+impl Inline {
+    /// Smooths the time of the model. One that was only interrupted counts for little: it takes a
+    /// row of slow ones to call a model slow.
+    fn note(&self, took: Duration) {
+        let mut smoothed = lock(&self.0);
+        *smoothed = (*smoothed * 15 + took.min(INLINE_MAX * 2)) / 16;
+    }
+
+    fn is_slow(&self) -> bool {
+        *lock(&self.0) > INLINE_MAX
+    }
 }
 
 #[derive(Default)]
@@ -130,7 +147,7 @@ impl Trigger {
     /// Judges on the spot, if the instance that is picked is in this process.
     fn judge_here(&self, service: &Deployed, row: &[f32]) -> Option<Object> {
         let model = service.config.model.as_ref()?;
-        if *lock(&service.inline) > INLINE_MAX {
+        if service.inline.is_slow() {
             return None;
         }
         let looked_up = Instant::now();
@@ -149,10 +166,7 @@ impl Trigger {
         }
         let took = started.elapsed();
         self.telemetry.stage_inference.record(took);
-        {
-            let mut inline = lock(&service.inline);
-            *inline = (*inline * 15 + took) / 16;
-        }
+        service.inline.note(took);
         let verdict = local_verdict(model, &prediction, took, &pick.instance().id);
         call.succeeded(pick, self.now_ns());
         Some(verdict)
@@ -212,9 +226,13 @@ impl Trigger {
                 Endpoint::InProcess => {
                     let Some(model) = &config.model else { return None };
                     let mut prediction = Prediction::default();
+                    let alone = Instant::now();
                     match model.predict(&job.row, &mut prediction) {
                         Ok(()) => {
-                            let took = started.elapsed();
+                            let took = alone.elapsed();
+                            self.telemetry.stage_inference.record(took);
+                            // So that it runs on the spot again once it is fast again.
+                            service.inline.note(took);
                             let verdict = local_verdict(model, &prediction, took, &instance.id);
                             call.succeeded(pick, self.now_ns());
                             return Some(verdict);
@@ -453,7 +471,7 @@ impl Services for Trigger {
             config,
             balancer,
             waiting: Mutex::default(),
-            inline: Mutex::default(),
+            inline: Inline::default(),
         });
         // Whatever changed while it was not there is judged as soon as it is.
         lock(&service.waiting).starved = true;
@@ -611,5 +629,24 @@ fn touches(event: &Event, feature: &str, property: &str) -> bool {
             id == feature && pointer.first().is_some_and(|first| first == property)
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_interrupted_inference_does_not_make_a_model_slow_and_a_slow_one_may_recover() {
+        let inline = Inline::default();
+        let times =
+            |micros, count| (0..count).for_each(|_| inline.note(Duration::from_micros(micros)));
+        times(2, 16);
+        times(50_000, 4);
+        assert!(!inline.is_slow());
+        times(1000, 40);
+        assert!(inline.is_slow());
+        times(2, 40);
+        assert!(!inline.is_slow());
     }
 }

@@ -36,6 +36,9 @@ pub const REACTION_DEPTH_MAX: u8 = 4;
 /// Largest document, bytes.
 pub const DOCUMENT_LEN_MAX: usize = 512 * 1024;
 
+/// Changes of a batch for which room is kept, about 0.2 MiB.
+const SPARE_CHANGES_MAX: usize = 1024;
+
 /// Record kinds of the log.
 mod kind {
     /// An event of a twin.
@@ -182,7 +185,7 @@ pub type Documents = BTreeMap<String, Arc<str>>;
 pub struct Writer {
     inner: Mutex<Inner>,
     /// Held by the thread that commits.
-    leader: Mutex<Vec<u8>>,
+    leader: Mutex<Spare>,
     visible: RwLock<HashMap<ThingId, Arc<Twin>>>,
     durable: watch::Sender<Durable>,
     reactions: Vec<Arc<dyn Reaction>>,
@@ -191,6 +194,14 @@ pub struct Writer {
     disk: Arc<dyn Disk>,
     snapshot_due: tokio::sync::Notify,
     telemetry: OnceLock<Arc<Telemetry>>,
+}
+
+/// What a batch was held in, kept for the next one: a buffer that is given back to the allocator
+/// after each batch costs more than filling it.
+#[derive(Default)]
+struct Spare {
+    bytes: Vec<u8>,
+    changes: Vec<Committed>,
 }
 
 struct Inner {
@@ -273,7 +284,7 @@ impl Writer {
                 counts: Counts::default(),
                 snapshot: None,
             }),
-            leader: Mutex::new(Vec::new()),
+            leader: Mutex::default(),
             durable: watch::Sender::new(Durable::default()),
             reactions,
             sinks: RwLock::new(Vec::new()),
@@ -386,10 +397,9 @@ impl Writer {
     pub fn commit(&self) {
         loop {
             let Ok(mut leader) = self.leader.try_lock() else { return };
-            let (batch, staged, number) = {
+            let (batch, mut staged, number) = {
                 let mut inner = self.lock();
-                let buffer = std::mem::take(&mut *leader);
-                let Some(batch) = inner.log.take(buffer) else {
+                if !inner.log.has_staged() {
                     // What is staged from here on sees the leader gone or is seen below.
                     drop(inner);
                     drop(leader);
@@ -397,15 +407,18 @@ impl Writer {
                         return;
                     }
                     continue;
-                };
+                }
+                let buffer = std::mem::take(&mut leader.bytes);
+                let Some(batch) = inner.log.take(buffer) else { return };
                 let number = inner.batch;
                 inner.batch += 1;
-                (batch, std::mem::take(&mut inner.staged), number)
+                let next = std::mem::take(&mut leader.changes);
+                (batch, std::mem::replace(&mut inner.staged, next), number)
             };
             let started = Instant::now();
             let bytes = batch.len() as u64;
             match batch.commit() {
-                Ok(buffer) => *leader = buffer,
+                Ok(buffer) => leader.bytes = buffer,
                 Err(error) => {
                     self.lock().log.poison(&error);
                     let cause: Arc<str> = error.to_string().into();
@@ -437,11 +450,18 @@ impl Writer {
                 sink.committed(&staged);
             }
             self.durable.send_modify(|durable| durable.batch = number);
+            staged.clear();
+            staged.shrink_to(SPARE_CHANGES_MAX);
+            leader.changes = staged;
             drop(leader);
-            if self.lock().snapshot.is_some() {
+            let (snapshot, idle) = {
+                let inner = self.lock();
+                (inner.snapshot.is_some(), inner.log_is_idle())
+            };
+            if snapshot {
                 self.snapshot_due.notify_one();
             }
-            if self.lock().log_is_idle() {
+            if idle {
                 return;
             }
         }

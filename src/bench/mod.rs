@@ -227,6 +227,9 @@ pub struct Case {
     pub bytes_per_reading: f64,
     /// Readings made durable by one sync.
     pub readings_per_sync: f64,
+    /// Time of processors that the runtime took for a reading with its verdict: unlike latency,
+    /// hardly depends on what else the machine does.
+    pub cpu_us_per_reading: f64,
     /// Memory of the runtime afterwards, KiB.
     pub rss_kib: u64,
 }
@@ -246,6 +249,8 @@ pub struct Updates {
     pub bytes_per_update: f64,
     /// Updates made durable by one sync.
     pub updates_per_sync: f64,
+    /// Time of processors that the runtime took for each.
+    pub cpu_us_per_update: f64,
     /// Readings sent.
     pub readings: u64,
     /// By how much the twins' revisions grew together.
@@ -567,6 +572,7 @@ impl Bench<'_> {
             revisions: done.revisions,
             bytes_per_reading: tenth(done.bytes),
             readings_per_sync: tenth(done.per_sync),
+            cpu_us_per_reading: hundredth(done.cpu_us),
             rss_kib: done.rss_kib,
         })
     }
@@ -590,6 +596,7 @@ impl Bench<'_> {
             throughput_per_s: done.per_second(),
             bytes_per_update: tenth(done.bytes),
             updates_per_sync: tenth(done.per_sync),
+            cpu_us_per_update: hundredth(done.cpu_us),
             readings: done.outcome.count,
             revisions: done.revisions,
             rss_kib: done.rss_kib,
@@ -607,7 +614,9 @@ impl Bench<'_> {
         let before = revisions(runtime.http, TWINS)?;
         driver.set_revisions(&before);
         let metrics_before = process::metrics(runtime.http)?;
+        let cpu_before = process::cpu_time(runtime.process.id())?;
         let outcome = driver.run(drive, self.watch)?;
+        let cpu = process::cpu_time(runtime.process.id())?.saturating_sub(cpu_before);
         let metrics = process::metrics(runtime.http)?;
         let rss_kib = process::rss_kib(runtime.process.id())?;
         let after = revisions(runtime.http, TWINS)?;
@@ -644,6 +653,7 @@ impl Bench<'_> {
             stages_us: names.into_iter().filter_map(stage).collect(),
             bytes: grown("edgetwin_log_bytes_total") / readings as f64,
             per_sync: readings as f64 / grown("edgetwin_log_batches_total").max(1.0),
+            cpu_us: cpu.as_secs_f64() * 1e6 / readings as f64,
             rss_kib,
             outcome,
         })
@@ -657,6 +667,7 @@ struct Measured {
     stages_us: BTreeMap<&'static str, f64>,
     bytes: f64,
     per_sync: f64,
+    cpu_us: f64,
     rss_kib: u64,
 }
 

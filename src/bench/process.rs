@@ -194,6 +194,18 @@ pub(super) fn rss_kib(pid: u32) -> Result<u64, Error> {
     kib.ok_or_else(|| failed(format!("{path} does not tell the memory")))
 }
 
+/// Time that a process has had of the processors, its ended children left out.
+pub(super) fn cpu_time(pid: u32) -> Result<Duration, Error> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).map_err(|error| failed(format!("{path}: {error}")))?;
+    // The second field is a name in parentheses that may have anything in it.
+    let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+    let ticks: u64 =
+        fields.into_iter().flatten().skip(11).take(2).flat_map(str::parse::<u64>).sum();
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
 /// What a benchmark ran on.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Machine {

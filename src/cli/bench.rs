@@ -240,7 +240,7 @@ fn table(report: &Report, output: &mut Output) {
     ));
     let header = [
         "MODEL", "SERVICE", "LOAD", "P50 µs", "P90", "P99", "P99.9", "MAX", "PER S", "FLOORS",
-        "MiB",
+        "CPU µs", "MiB",
     ];
     output.table(&header, &report.cases.iter().map(row).collect::<Vec<_>>());
     let names = ["apply", "lookup", "inference", "call", "commit", "ack"];
@@ -253,8 +253,17 @@ fn table(report: &Report, output: &mut Output) {
     output.table(&header, &report.cases.iter().map(stages).collect::<Vec<_>>());
     if !report.updates.is_empty() {
         output.line("\nupdates without services");
-        let header =
-            ["CONNECTIONS", "UNDER WAY", "P50 µs", "P99", "PER S", "BYTES", "PER SYNC", "MiB"];
+        let header = [
+            "CONNECTIONS",
+            "UNDER WAY",
+            "P50 µs",
+            "P99",
+            "PER S",
+            "BYTES",
+            "PER SYNC",
+            "CPU µs",
+            "MiB",
+        ];
         output.table(&header, &report.updates.iter().map(update_row).collect::<Vec<_>>());
     }
 }
@@ -273,6 +282,7 @@ fn row(case: &Case) -> Vec<String> {
         us(latency.max),
         us(case.throughput_per_s),
         format!("{:.2}", case.ratio_to_floor),
+        format!("{:.1}", case.cpu_us_per_reading),
         format!("{:.1}", case.rss_kib as f64 / 1024.0),
     ]
 }
@@ -286,6 +296,7 @@ fn update_row(updates: &Updates) -> Vec<String> {
         format!("{:.0}", updates.throughput_per_s),
         format!("{:.0}", updates.bytes_per_update),
         format!("{:.1}", updates.updates_per_sync),
+        format!("{:.1}", updates.cpu_us_per_update),
         format!("{:.1}", updates.rss_kib as f64 / 1024.0),
     ]
 }

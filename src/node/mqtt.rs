@@ -96,13 +96,22 @@ const OUTBOX_MAX: usize = 65_536;
 impl Outbox {
     /// Publishes a message at QoS 1.
     pub fn publish(&self, topic: String, payload: Vec<u8>, retain: bool) {
+        self.publish_all([(topic, payload, retain)]);
+    }
+
+    fn publish_all(&self, messages: impl IntoIterator<Item = (String, Vec<u8>, bool)>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() == OUTBOX_MAX {
-            waiting.pop_front();
+        for message in messages {
+            if waiting.len() == OUTBOX_MAX {
+                waiting.pop_front();
+            }
+            waiting.push_back(message);
         }
-        waiting.push_back((topic, payload, retain));
+        let any = !waiting.is_empty();
         drop(waiting);
-        self.wake.notify_one();
+        if any {
+            self.wake.notify_one();
+        }
     }
 
     /// What waits, oldest first.
@@ -120,12 +129,17 @@ impl Outbox {
 
 impl Sink for Outbox {
     fn committed(&self, changes: &[Committed]) {
+        // Once for all of them: each lock and each wake-up may cost another thread's time.
+        let mut messages = Vec::new();
         for change in changes {
             let Origin::Service(service) = &change.origin else { continue };
             let (Some(value), Some(_)) = (&change.event.value, &change.after) else { continue };
             let topic =
                 Topic { thing: change.id.clone(), leaf: Leaf::Verdict(service.to_string()) };
-            self.publish(topic.to_string(), value.to_string().into_bytes(), false);
+            messages.push((topic.to_string(), value.to_string().into_bytes(), false));
+        }
+        if !messages.is_empty() {
+            self.publish_all(messages);
         }
     }
 }

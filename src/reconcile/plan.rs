@@ -148,7 +148,7 @@ pub fn plan(
                 }
                 // Equal objects have equal texts, and most are equal.
                 let declared = object.json.to_string();
-                let mut changes = if existing.declared() == declared {
+                let mut changes = if existing.declared() == declared.as_str() {
                     Vec::new()
                 } else {
                     diff(&existing.json(), &object.json)

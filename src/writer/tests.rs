@@ -145,7 +145,9 @@ fn a_restart_finds_the_same_twins_with_and_without_snapshots() {
         for name in ["a", "b", "c"] {
             create(&writer, name);
         }
-        writer.put_documents(vec![("object/x".into(), Some(r#"{"y":1}"#.into()))], 1).unwrap();
+        writer
+            .put_documents(vec![("object/x".into(), Some(json!({"y": 1}).to_string().into()))], 1)
+            .unwrap();
         for seq in 1..200 {
             writer.submit(reading(["a", "b"][seq as usize % 2], seq), seq as i64).unwrap();
             writer.commit();

@@ -23,12 +23,15 @@ from edgetwin import ROOT, NotStarted, Server, binary  # noqa: E402
 VENV = ROOT / "target/venv/bin/python"
 MQTT = ("--host", "{mqtt_host}", "--port", "{mqtt_port}")
 HTTP = ("--http", "{http}")
+EUREKA = ("--eureka", "{eureka}")
 SUITES = [
     ("mqtt_conformance", [sys.executable, HERE / "mqtt_conformance.py", *MQTT]),
     ("mqtt_clients.py", [VENV, HERE / "mqtt_clients.py", *MQTT]),
     ("mqtt_clients.mjs", ["node", HERE / "mqtt_clients.mjs", *MQTT]),
     ("ditto_clients.py", [sys.executable, HERE / "ditto_clients.py", *HTTP]),
     ("ditto_clients.mjs", ["node", HERE / "ditto_clients.mjs", *HTTP]),
+    ("eureka_clients.py", [VENV, HERE / "eureka_clients.py", *EUREKA]),
+    ("eureka_clients.mjs", ["node", HERE / "eureka_clients.mjs", *EUREKA]),
 ]
 
 
@@ -40,7 +43,8 @@ def run(name, command, program):
     try:
         server.start()
         host, port = server.address("mqtt")
-        places = {"mqtt_host": host, "mqtt_port": port, "http": server.url("http")}
+        places = {"mqtt_host": host, "mqtt_port": port, "http": server.url("http"),
+                  "eureka": server.url("eureka")}
         words = [str(word).format(**places) for word in command]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, timeout=600)

@@ -141,7 +141,7 @@ def main():
         payload_at = 2 + int.from_bytes(body[:2], "big") + 2
         watcher.send(0x40, body[payload_at - 2 : payload_at])
         revision = json.loads(body[payload_at:])["ofRevision"]
-        if last_revision and revision != last_revision + 2:
+        if revision <= last_revision:
             sys.exit(f"a verdict about revision {revision} after one about {last_revision}")
         last_revision = revision
         node.expect(4)
