@@ -537,6 +537,11 @@ impl Writer {
         stalled.map(|(id, _)| id.clone()).collect()
     }
 
+    /// Whether a twin takes no changes because part of its history is damaged.
+    pub fn is_stalled(&self, id: &str) -> bool {
+        self.lock().twins.get(id).is_some_and(|entry| entry.stalled)
+    }
+
     /// Takes the states of stalled twins as they are: what is lost is lost. A new snapshot then
     /// leaves the damage behind; the segments before it are history only.
     ///

@@ -206,6 +206,9 @@ impl Reconciler {
                 Ok(id) => id,
                 Err(refusal) => return Report::stalled("Refused", refusal.message()),
             };
+            if self.context.writer.is_stalled(id.as_str()) {
+                return corrupt(&id);
+            }
             let twin = self.context.writer.newest(id.as_str());
             if let Some(patch) = wanted.patch(twin.as_deref(), &made.paths, &[])
                 && let Err(report) = staged.submit(merge(id, patch))
@@ -292,6 +295,9 @@ impl Reconciler {
                 Ok(batch) => staged.batch = batch.or(staged.batch),
                 Err(rejected) => return not_stored(&rejected),
             }
+        }
+        if self.context.writer.is_stalled(id.as_str()) {
+            return corrupt(&id);
         }
         let wanted = Wanted::of_aggregate(spec, labels);
         let twin = self.context.writer.newest(id.as_str());
@@ -580,6 +586,11 @@ impl<'a> Staged<'a> {
 
 fn conditions(status: &Status) -> Vec<Value> {
     status.conditions.iter().map(Condition::to_json).collect()
+}
+
+/// Part of a twin's history is damaged.
+fn corrupt(id: &ThingId) -> Report {
+    Report::stalled("CorruptHistory", Refusal::Stalled(id.clone()).message())
 }
 
 fn not_stored(rejected: &Rejected) -> Report {

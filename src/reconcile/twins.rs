@@ -127,11 +127,16 @@ impl Wanted {
         if let Some(twin) = twin {
             for path in made {
                 let pointer: Pointer = path.split('/').map(str::to_owned).collect();
-                let on_the_way =
-                    |other: &Pointer| other.starts_with(&pointer) || pointer.starts_with(other);
-                if !self.0.keys().chain(derived).any(on_the_way)
-                    && current(twin, &pointer).is_some()
-                {
+                // What is asked for above or below this place has replaced it already, except for a
+                // map that may hold anything.
+                let replaced = self.0.iter().any(|(other, value)| {
+                    other.starts_with(&pointer)
+                        || pointer.starts_with(other) && (pointer == *other || !value.is_object())
+                });
+                let derived = derived
+                    .iter()
+                    .any(|other| other.starts_with(&pointer) || pointer.starts_with(other));
+                if !replaced && !derived && current(twin, &pointer).is_some() {
                     merge::set(&mut patch, &pointer, Value::Null);
                 }
             }
@@ -200,4 +205,104 @@ pub(super) fn made(object: &Object) -> Made {
 /// Types of manifests always have a JSON form.
 fn json(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::path::Path;
+    use crate::twin::{Change, ThingId, apply, decide};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn patched(twin: Option<&Twin>, patch: Value) -> Option<Twin> {
+        let id = ThingId::parse("lab:a").unwrap();
+        let event = decide(&id, twin, Change::Merge(Path::Thing, patch)).ok()?;
+        apply(&id, twin, &event, 0)
+    }
+
+    fn wanted(attributes: &Value) -> Wanted {
+        let spec = TwinSpec {
+            attributes: serde_json::from_value(attributes.clone()).unwrap(),
+            ..TwinSpec::default()
+        };
+        Wanted::of_twin(&spec, &BTreeMap::new(), None)
+    }
+
+    fn paths(wanted: &Wanted) -> Vec<String> {
+        wanted.0.keys().map(|pointer| pointer.join("/")).collect()
+    }
+
+    #[test]
+    fn a_twin_that_is_as_wanted_gets_no_patch() {
+        let wanted = wanted(&json!({"a": 1, "b": {"c": [1, 2], "d": {}}, "e": null}));
+        let patch = wanted.patch(None, [], &[]).unwrap();
+        assert_eq!(patch, json!({"attributes": {"a": 1, "b": {"c": [1, 2], "d": {}}}}));
+        let twin = patched(None, patch).unwrap();
+        assert_eq!(wanted.patch(Some(&twin), &paths(&wanted), &[]), None);
+        assert_eq!(Wanted::default().patch(None, [], &[]), Some(json!({})));
+    }
+
+    #[test]
+    fn services_in_one_form_replace_those_in_the_other() {
+        let of = |services: Value| {
+            let spec: TwinSpec = serde_json::from_value(json!({"services": services})).unwrap();
+            Wanted::of_twin(&spec, &BTreeMap::new(), None)
+        };
+        let (list, map) = (of(json!(["x", "y"])), of(json!({"y": {}, "z": {"every": "1s"}})));
+        let twin = patched(None, list.patch(None, [], &[]).unwrap()).unwrap();
+        let patch = map.patch(Some(&twin), &paths(&list), &[]).unwrap();
+        let twin = patched(Some(&twin), patch).unwrap();
+        let services = Path::parse("/attributes/services").unwrap();
+        let shown = twin.get(&services).unwrap();
+        assert_eq!(shown["z"]["every"], "1s");
+        assert!(shown.get("x").is_none());
+        let patch = list.patch(Some(&twin), &paths(&map), &[]).unwrap();
+        let twin = patched(Some(&twin), patch).unwrap();
+        assert_eq!(twin.get(&services), Some(json!(["x", "y"])));
+    }
+
+    /// Attributes of few names, so that generations and clients meet.
+    fn attributes() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            (0..3_i32).prop_map(Value::from),
+            Just(json!([])),
+            Just(json!({})),
+            Just(Value::Null),
+        ];
+        let tree = leaf.prop_recursive(2, 8, 3, |inner| {
+            proptest::collection::btree_map("[ab]", inner, 0..3).prop_map(|map| json!(map))
+        });
+        proptest::collection::btree_map("[abc]", tree, 0..4).prop_map(|map| json!(map))
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_there_one_patch_makes_it_so_and_a_second_changes_nothing(
+            generations in proptest::collection::vec((attributes(), attributes()), 1..5),
+        ) {
+            let mut twin: Option<Twin> = None;
+            let mut made: Vec<String> = Vec::new();
+            for (declared, written) in generations {
+                // A client writes something of its own, beside and across what is declared.
+                if twin.is_some() {
+                    let own = json!({"attributes": written, "features": {"f": {}}});
+                    twin = patched(twin.as_ref(), own);
+                }
+                let wanted = wanted(&declared);
+                if let Some(patch) = wanted.patch(twin.as_ref(), &made, &[]) {
+                    twin = patched(twin.as_ref(), patch);
+                }
+                let now = twin.as_ref().unwrap();
+                for (pointer, value) in &wanted.0 {
+                    let shown = current(now, pointer);
+                    let as_map = value.is_object() && shown.as_ref().is_some_and(Value::is_object);
+                    prop_assert!(as_map || shown.as_ref() == Some(value), "{pointer:?} {shown:?}");
+                }
+                let mine = paths(&wanted);
+                prop_assert_eq!(wanted.patch(Some(now), made.iter().chain(&mine), &[]), None);
+                made = mine;
+            }
+        }
+    }
 }
