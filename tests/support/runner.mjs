@@ -1,6 +1,7 @@
 // Runs the tests of a script and prints them in the way all of them do: a line a test,
 // `N passed, N failed` at the end, exit code 1 if any failed.
 
+import { isDeepStrictEqual } from "node:util";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -19,8 +20,8 @@ export function check(condition, message) {
   if (!condition) throw new Failed(message);
 }
 
-/** Deep equality of plain data. */
-export const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+/** Equal as JSON values: the order of an object's members says nothing. */
+export const same = (a, b) => isDeepStrictEqual(a, b);
 
 export const range = (count) => [...Array(count).keys()];
 
