@@ -9,8 +9,9 @@
 //! **The intent's path**: YAML is parsed, checked and typed ([`manifest`]), compared with what is
 //! there ([`reconcile`]), and kept so by the [`runtime`].
 //!
-//! Imports point one way: `scalar`, `telemetry` ← `store`, `node`, `twin` ← `writer`, `registry`,
-//! `edgeai` ← `cacc`, `trigger` ← `manifest` ← `reconcile` ← `runtime` ← `bench` ← `cli`.
+//! Imports point one way: `scalar`, `telemetry` ← `http` ← `store` ← `twin`, `writer` ← `node` ←
+//! `edgeai`, `registry` ← `cacc`, `trigger` ← `manifest` ← `reconcile` ← `simulate`, `runtime` ←
+//! `bench` ← `cli`.
 //! `ARCHITECTURE.md` says why, and `tests/tidy.rs` holds it.
 
 pub mod scalar;

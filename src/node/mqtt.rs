@@ -31,7 +31,7 @@ use mqtt_protocol_core::mqtt::packet::{
 };
 use mqtt_protocol_core::mqtt::result_code::{
     ConnectReasonCode, ConnectReturnCode, DisconnectReasonCode, MqttError, PubackReasonCode,
-    PubcompReasonCode, PubrecReasonCode, SubackReasonCode, SubackReturnCode, UnsubackReasonCode,
+    PubrecReasonCode, SubackReasonCode, SubackReturnCode, UnsubackReasonCode,
 };
 use mqtt_protocol_core::mqtt::{ArcPayload, Version};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,8 +39,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
 use super::broker::{
-    self, Broker, ClientId, Delivery, Message, SESSIONS_MAX, SUBSCRIPTIONS_MAX, Session,
-    Subscription, Will,
+    self, Broker, ClientId, Delivery, Message, SESSIONS_MAX, SUBSCRIPTIONS_MAX, Subscription, Will,
 };
 use super::frame::{Framer, Violation};
 use super::{Directory, Leaf, PayloadError, Topic};
@@ -570,14 +569,7 @@ impl Hub {
                 }
             }
             Packet::V5_0Pubrel(release) => {
-                let id = release.packet_id();
-                let known = self.forget_received(link, id);
-                let builder = v5_0::Pubcomp::builder().packet_id(id);
-                let complete = if known {
-                    builder.build()
-                } else {
-                    builder.reason_code(PubcompReasonCode::PacketIdentifierNotFound).build()
-                };
+                let complete = v5_0::Pubcomp::builder().packet_id(release.packet_id()).build();
                 if let Ok(complete) = complete {
                     self.send(link, complete.into());
                 }
@@ -949,9 +941,6 @@ impl Hub {
     fn publish(self: &Rc<Self>, link: &Rc<Link>, incoming: &Incoming<'_>, arrived: Instant) {
         let telemetry = &self.context.telemetry;
         telemetry.mqtt_received.inc();
-        if incoming.packet.is_some() && incoming.qos == 2 {
-            // The library answers repeats of it; the session remembers it across connections.
-        }
         if broker::check_topic(incoming.topic).is_err() {
             telemetry.mqtt_violations.inc();
             return self.violation(link, DisconnectReasonCode::TopicNameInvalid);
@@ -1229,19 +1218,6 @@ impl Hub {
         if let Some(packet) = packet {
             self.send(link, packet);
         }
-    }
-
-    fn forget_received(&self, link: &Link, id: u16) -> bool {
-        // The library drops it from its own set when PUBREL arrives; what is left here was
-        // received on an earlier connection.
-        let client = link.state.borrow().client.clone();
-        let mut broker = self.broker.borrow_mut();
-        let session: Option<&mut Session> =
-            client.and_then(|client| broker.sessions.get_mut(&client));
-        if let Some(session) = session {
-            session.received.remove(&id);
-        }
-        true
     }
 
     // ---- subscribing ----------------------------------------------------------------------

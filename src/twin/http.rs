@@ -24,9 +24,10 @@ use tokio::sync::{broadcast, watch};
 
 use super::fields::Fields;
 use super::path::{Path, PathError, Verb};
-use super::rql::{Filter, rfc3339};
+use super::rql::Filter;
 use super::{Action, Change, Event, Object, Refusal, ThingId, Twin, apply, merge};
 use crate::http::{BODY_LEN_MAX, empty, error, stopped};
+use crate::scalar::rfc3339;
 use crate::telemetry::{Telemetry, now_us};
 use crate::writer::{
     Accepted, Committed, HistoryRecord, Origin, Precondition, Rejected, Request as Wanted, Sink,

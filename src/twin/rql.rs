@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Twin;
 use super::path::{DEPTH_MAX, Path};
+use crate::scalar::rfc3339;
 
 /// Longest filter, bytes.
 pub const FILTER_LEN_MAX: usize = 8192;
@@ -179,25 +180,6 @@ impl Property {
             }
         }
     }
-}
-
-/// Microseconds since 1970 as `2026-11-24T09:30:00.123456Z`.
-pub fn rfc3339(time_us: i64) -> String {
-    let (seconds, micros) = (time_us.div_euclid(1_000_000), time_us.rem_euclid(1_000_000));
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Civil date from days since 1970-01-01, Howard Hinnant's algorithm.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
 fn any(values: &[Value], matches: impl Fn(&Value) -> bool) -> bool {
@@ -472,13 +454,6 @@ mod tests {
         let deep = format!("{}exists(attributes/a){}", "not(".repeat(50), ")".repeat(50));
         assert!(Filter::parse(&deep).is_err());
         assert!(Filter::parse("eq(attributes/a,b)").unwrap_err().contains("character 17"));
-    }
-
-    #[test]
-    fn times_are_written_as_the_rfc_says() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(rfc3339(1_709_210_096_000_001), "2024-02-29T12:34:56.000001Z");
-        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999999Z");
     }
 
     proptest! {
