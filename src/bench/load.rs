@@ -16,8 +16,11 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Error, Watch, failed, histogram, nanos};
+use crate::edgeai::generate::{CHANNELS, Plan as World};
+use crate::edgeai::{Model, Prediction};
 
 /// A reading without an answer for so long is lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -127,6 +130,11 @@ impl Driver {
             lenient: false,
             payload: String::new(),
         })
+    }
+
+    /// How many twins there are.
+    pub(super) fn twins(&self) -> usize {
+        self.twins.len()
     }
 
     /// Each twin's revision, in order: as it is known here.
@@ -529,4 +537,35 @@ fn length(to: &mut Vec<u8>, mut len: usize) {
         len >>= 7;
     }
     to.push(len as u8);
+}
+
+/// Different readings that are sent, one after the other and over again.
+const SAMPLES: usize = 997;
+
+/// Readings that nobody was trained on.
+pub(super) fn rows(seed: u64) -> Vec<Vec<f32>> {
+    let world = World { seed: seed.wrapping_add(1), nodes: 1, days: 7.0, interval_s: 600.0 };
+    let rounded = |value: &f32| ((f64::from(*value) * 100.0).round() / 100.0) as f32;
+    let samples = world.samples().take(SAMPLES);
+    samples.map(|(_, _, sample)| sample.values.iter().map(rounded).collect()).collect()
+}
+
+/// The reading of a row, and what the model says about it.
+pub(super) fn sample(row: &[f32], model: Option<&Model>) -> Result<Sample, Error> {
+    let mut values = serde_json::Map::new();
+    let mut sent = Vec::new();
+    for (name, value) in CHANNELS.iter().zip(row) {
+        let value = (f64::from(*value) * 100.0).round() / 100.0;
+        values.insert((*name).to_owned(), value.into());
+        sent.push(value as f32);
+    }
+    let label = match model {
+        Some(model) => {
+            let mut prediction = Prediction::default();
+            model.predict(&sent, &mut prediction).map_err(|error| failed(error.to_string()))?;
+            model.label(prediction.label).to_owned()
+        }
+        None => String::new(),
+    };
+    Ok(Sample { tail: format!("\"environment\":{}}}", Value::Object(values)), label })
 }

@@ -28,8 +28,8 @@ pub(super) struct TemporaryDirectory(PathBuf);
 impl TemporaryDirectory {
     /// Makes a directory of its own in `parent`.
     pub(super) fn new(parent: &Path) -> Result<Self, Error> {
-        let pid = std::process::id();
-        let path = parent.join(format!(".edgetwin-bench-{pid}"));
+        remove_abandoned(parent)?;
+        let path = parent.join(format!("{DIRECTORY_PREFIX}{}", std::process::id()));
         fs::create_dir_all(&path)
             .map_err(|error| failed(format!("{} cannot be made: {error}", path.display())))?;
         Ok(Self(path))
@@ -46,6 +46,25 @@ impl Drop for TemporaryDirectory {
             tracing::warn!(%error, path = %self.0.display(), "a temporary directory is left");
         }
     }
+}
+
+const DIRECTORY_PREFIX: &str = ".edgetwin-bench-";
+
+/// Removes what benchmarks that were killed left in `parent`.
+fn remove_abandoned(parent: &Path) -> Result<(), Error> {
+    let Ok(entries) = fs::read_dir(parent) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(DIRECTORY_PREFIX));
+        let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        if !Path::new(&format!("/proc/{pid}")).exists() {
+            let path = entry.path();
+            fs::remove_dir_all(&path).map_err(|error| {
+                failed(format!("{} cannot be removed: {error}", path.display()))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// A process of this program, ended when it is dropped. It also ends with the thread that started
@@ -102,6 +121,13 @@ impl Process {
                 }
             }
         }
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    pub(super) fn kill(mut self) -> Result<(), Error> {
+        self.ended = true;
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        killed.map(|_| ()).map_err(|error| failed(format!("a process was not killed: {error}")))
     }
 
     /// Asks it to end and waits until it has.

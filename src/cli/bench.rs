@@ -11,8 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Outcome;
 use super::error::{CliError, ErrorKind};
 use super::output::{Format, Output};
-use crate::bench::{self, Case, Load, Placement, Plan, Report, Updates, Watch};
+use crate::bench::pipeline::{self, Case, Load, Placement, Plan, Report, Updates};
+use crate::bench::{self, Machine, Watch, broker, scale};
 use crate::edgeai::Classifier;
+use crate::node::external::Broker;
 
 /// Measure how fast this machine runs the chain
 ///
@@ -26,6 +28,8 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Pipeline(Pipeline),
+    Broker(BrokerArgs),
+    Scale(ScaleArgs),
 }
 
 /// From a reading sent over MQTT to its verdict received over MQTT
@@ -56,15 +60,60 @@ struct Pipeline {
     /// Readings a second where they come at a rate; may be repeated [default: 1000]
     #[arg(long = "rate", value_name = "N")]
     rates: Vec<f64>,
+    /// All cases, each only long enough to see that it works
+    #[arg(long)]
+    quick: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Readings acknowledged a second over MQTT with QoS 1, each durable in its twin
+///
+/// 8 connections with 64 readings under way each. With --beside, another broker gets the same
+/// packets from the same client in turns with the runtime.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    edgetwin bench broker\n  \
+    edgetwin bench broker --beside mqtt://127.0.0.1:1884")]
+struct BrokerArgs {
+    /// Another broker to measure in turns: mqtt://HOST[:PORT]
+    #[arg(long, value_name = "URL")]
+    beside: Option<String>,
+    /// Seconds for each round
+    #[arg(long, value_name = "N", default_value_t = 5.0)]
+    seconds: f64,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Memory with many twins, the start after a crash, and `plan`
+///
+/// Each twin is 1 KB and has a reading. The runtime is killed with SIGKILL and has to find every
+/// twin's revision again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    edgetwin bench scale\n  \
+    edgetwin bench scale --twins 1000 --objects 1000 --json")]
+struct ScaleArgs {
+    /// Number of twins; may be repeated [default: 10000 and 100000]
+    #[arg(long = "twins", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    counts: Vec<u32>,
+    /// Objects that `plan` compares
+    #[arg(long = "objects", value_name = "N", default_value_t = scale::PLANNED as u32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    planned: u32,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Options of all benchmarks.
+#[derive(Debug, clap::Args)]
+struct Common {
     /// Seed of readings and models
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,
     /// Where the temporary state is: the disk that is measured
     #[arg(long, value_name = "DIR", default_value = ".")]
     state_dir: PathBuf,
-    /// All cases, each only long enough to see that it works
-    #[arg(long)]
-    quick: bool,
     /// The same as --output json
     #[arg(long)]
     json: bool,
@@ -89,9 +138,40 @@ enum LoadArg {
 }
 
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
-    let What::Pipeline(args) = &args.what;
-    let plan = plan(args)?;
-    let bar = ProgressBar::new(plan.steps() as u64 * STEP);
+    match &args.what {
+        What::Pipeline(args) => {
+            let plan = plan(args)?;
+            let measured = watched(plan.steps(), |watch| pipeline::run(&plan, watch))?;
+            show(&measured, &args.common, output, table)
+        }
+        What::Broker(args) => {
+            let plan = broker_plan(args)?;
+            let measured = watched(plan.steps(), |watch| broker::run(&plan, watch))?;
+            show(&measured, &args.common, output, broker_table)
+        }
+        What::Scale(args) => {
+            let counts = match args.counts.as_slice() {
+                [] => vec![10_000, 100_000],
+                given => given.iter().map(|&count| count as usize).collect(),
+            };
+            let plan = scale::Plan {
+                counts,
+                planned: args.planned as usize,
+                seed: args.common.seed,
+                directory: args.common.state_dir.clone(),
+            };
+            let measured = watched(plan.steps(), |watch| scale::run(&plan, watch))?;
+            show(&measured, &args.common, output, scale_table)
+        }
+    }
+}
+
+/// Runs a benchmark with a bar, and ends it when it is interrupted.
+fn watched<R>(
+    steps: usize,
+    measure: impl FnOnce(&dyn Watch) -> Result<R, bench::Error>,
+) -> Result<R, CliError> {
+    let bar = ProgressBar::new(steps as u64 * STEP);
     let style = ProgressStyle::with_template("{bar:24} {percent:>3}%  {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let shown = Shown { bar: bar.with_style(style), stop: Arc::default() };
@@ -114,28 +194,62 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
         }
         stop.store(true, Ordering::Relaxed);
     });
-    let measured = bench::run(&plan, &shown);
+    let measured = measure(&shown);
     shown.bar.finish_and_clear();
     signals.shutdown_background();
-    let report = measured.map_err(|error| match error {
+    measured.map_err(|error| match error {
         _ if shown.stopped() => CliError::new(ErrorKind::Interrupted, "the benchmark was stopped"),
         bench::Error::Interrupted => CliError::new(ErrorKind::Interrupted, "interrupted"),
         bench::Error::Failed(why) => {
             CliError::new(ErrorKind::Failed, "the benchmark has no result").because(&Why(why))
         }
-    })?;
+    })
+}
+
+fn show<R: serde::Serialize>(
+    report: &R,
+    common: &Common,
+    output: &mut Output,
+    table: impl FnOnce(&R, &mut Output),
+) -> Result<Outcome, CliError> {
     let data = || {
-        serde_json::to_value(&report).map_err(|error| {
+        serde_json::to_value(report).map_err(|error| {
             CliError::new(ErrorKind::Failed, "the report cannot be written").because(&error)
         })
     };
     match output.format() {
-        _ if args.json => output.json(&data()?),
+        _ if common.json => output.json(&data()?),
         Format::Json => output.json(&data()?),
         Format::Yaml => output.yaml(&data()?),
-        Format::Table | Format::Wide | Format::Name => table(&report, output),
+        Format::Table | Format::Wide | Format::Name => table(report, output),
     }
     Ok(Outcome::Done)
+}
+
+fn broker_plan(args: &BrokerArgs) -> Result<broker::Plan, CliError> {
+    let usage = |message: String| CliError::new(ErrorKind::Usage, message);
+    let beside = match args.beside.as_deref() {
+        Some(url) => {
+            let broker = Broker::parse(url).map_err(|why| usage(format!("--beside: {why}")))?;
+            let address = broker::address(&broker.host, broker.port);
+            Some(address.map_err(|error| usage(format!("--beside: {error}")))?)
+        }
+        None => None,
+    };
+    Ok(broker::Plan {
+        seconds: seconds(args.seconds)?,
+        seed: args.common.seed,
+        directory: args.common.state_dir.clone(),
+        beside,
+    })
+}
+
+fn seconds(seconds: f64) -> Result<f64, CliError> {
+    if (0.05..=3600.0).contains(&seconds) {
+        return Ok(seconds);
+    }
+    let message = format!("--seconds {seconds} is not from 0.05 to 3600");
+    Err(CliError::new(ErrorKind::Usage, message))
 }
 
 #[derive(Debug)]
@@ -151,10 +265,7 @@ impl std::error::Error for Why {}
 
 fn plan(args: &Pipeline) -> Result<Plan, CliError> {
     let usage = |message: String| CliError::new(ErrorKind::Usage, message);
-    let seconds = args.seconds.unwrap_or(if args.quick { 0.3 } else { 5.0 });
-    if !(0.05..=3600.0).contains(&seconds) {
-        return Err(usage(format!("--seconds {seconds} is not from 0.05 to 3600")));
-    }
+    let seconds = seconds(args.seconds.unwrap_or(if args.quick { 0.3 } else { 5.0 }))?;
     if let Some(rate) = args.rates.iter().find(|rate| !(1.0..=1e6).contains(*rate)) {
         return Err(usage(format!("--rate {rate} is not from 1 to 1000000")));
     }
@@ -183,9 +294,9 @@ fn plan(args: &Pipeline) -> Result<Plan, CliError> {
         placements: all(placements.collect(), &[Placement::InProcess, Placement::Http]),
         updates: loads.is_empty(),
         loads: if loads.is_empty() { vec![Load::One, Load::Rate, Load::Saturation] } else { loads },
-        rates: if args.rates.is_empty() { vec![bench::RATE] } else { args.rates.clone() },
-        seed: args.seed,
-        directory: args.state_dir.clone(),
+        rates: if args.rates.is_empty() { vec![pipeline::RATE] } else { args.rates.clone() },
+        seed: args.common.seed,
+        directory: args.common.state_dir.clone(),
         rows: if args.quick { 1000 } else { 4000 },
     })
 }
@@ -218,11 +329,7 @@ impl Watch for Shown {
 }
 
 fn table(report: &Report, output: &mut Output) {
-    let machine = &report.machine;
-    output.line(&format!(
-        "edgetwin {} on {} × {}, Linux {}, load {}, seed {}",
-        report.version, machine.cpus, machine.cpu, machine.kernel, machine.load_before, report.seed
-    ));
+    machine(report.version, &report.machine, output);
     let floor = &report.floor_us;
     let inference: Vec<String> =
         floor.inference.iter().map(|(name, us)| format!("{name} {us}")).collect();
@@ -299,4 +406,48 @@ fn update_row(updates: &Updates) -> Vec<String> {
         format!("{:.1}", updates.cpu_us_per_update),
         format!("{:.1}", updates.rss_kib as f64 / 1024.0),
     ]
+}
+
+fn machine(version: &str, machine: &Machine, output: &mut Output) {
+    output.line(&format!(
+        "edgetwin {version} on {} × {}, Linux {}, load {}",
+        machine.cpus, machine.cpu, machine.kernel, machine.load_before
+    ));
+}
+
+fn broker_table(report: &broker::Report, output: &mut Output) {
+    machine(report.version, &report.machine, output);
+    let row = |who: &str, round: &broker::Round| {
+        vec![
+            who.to_owned(),
+            format!("{:.0}", round.throughput_per_s),
+            format!("{:.0}", round.latency_us.p50),
+            format!("{:.0}", round.latency_us.p99),
+            round.readings.to_string(),
+        ]
+    };
+    let rounds = report.rounds.iter().map(|round| row("edgetwin, durable", round));
+    let beside = report.beside.iter().map(|round| row("beside", round));
+    let header = ["BROKER", "PER S", "P50 µs", "P99", "READINGS"];
+    output.table(&header, &rounds.chain(beside).collect::<Vec<_>>());
+    if let Some(ratio) = report.ratio {
+        output.line(&format!("edgetwin's median rate is {ratio} of the other broker's"));
+    }
+}
+
+fn scale_table(report: &scale::Report, output: &mut Output) {
+    machine(report.version, &report.machine, output);
+    let header = ["TWINS", "TWIN BYTES", "APPLY ms", "MiB", "START ms", "MiB AFTER"];
+    let row = |size: &scale::Size| {
+        vec![
+            size.twins.to_string(),
+            size.twin_bytes.to_string(),
+            format!("{:.0}", size.apply_ms),
+            format!("{:.1}", size.rss_kib as f64 / 1024.0),
+            format!("{:.0}", size.start_ms),
+            format!("{:.1}", size.started_rss_kib as f64 / 1024.0),
+        ]
+    };
+    output.table(&header, &report.sizes.iter().map(row).collect::<Vec<_>>());
+    output.line(&format!("plan of {} objects: {:.0} ms", report.planned, report.plan_ms));
 }

@@ -196,8 +196,8 @@ impl CliError {
     }
 }
 
-/// What clap says: help and version are data, all else is a usage error (64, not clap's 2).
-pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+/// Where to print before the arguments are known to be right: as far as they can be read.
+pub(super) fn output(arguments: &[OsString]) -> Output {
     let words: Vec<String> =
         arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let after = |flag: &str| {
@@ -213,14 +213,19 @@ pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         (Some("always"), _) | (_, Some("always")) => Colour::Always,
         _ => Colour::Auto,
     };
-    let mut output = Output::new(if json { Format::Json } else { Format::Table }, colour);
+    Output::new(if json { Format::Json } else { Format::Table }, colour)
+}
+
+/// What clap says: help and version are data, all else is a usage error (64, not clap's 2).
+pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    let mut output = output(arguments);
     let text = error.render();
     if !error.use_stderr() {
         let text = if output.colour_stdout() { text.ansi().to_string() } else { text.to_string() };
         output.text(&text);
         return ExitCode::SUCCESS;
     }
-    if json {
+    if output.format() == Format::Json {
         let plain = text.to_string();
         let message =
             plain.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();

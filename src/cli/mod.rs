@@ -12,6 +12,7 @@ mod apply;
 mod bench;
 mod client;
 mod completion;
+mod config;
 mod delete;
 mod describe;
 mod diff;
@@ -34,10 +35,14 @@ mod version;
 mod wait;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+};
 
+use config::Config;
 use error::{CliError, ErrorKind};
 use output::{Format, Output};
 
@@ -90,6 +95,15 @@ struct Global {
         help_heading = "Global options"
     )]
     server: String,
+    /// The configuration file [default: edgetwin.toml, if it is here]
+    #[arg(
+        long,
+        global = true,
+        env = "EDGETWIN_CONFIG",
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    config: Option<PathBuf>,
     /// When to colour; `NO_COLOR` is obeyed
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto, help_heading = "Global options")]
     color: Colour,
@@ -127,6 +141,7 @@ enum Verb {
     Schema(schema::Args),
     Train(train::Args),
     Serve(serve::Args),
+    Config(config::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
     Completion(completion::Args),
@@ -142,11 +157,23 @@ enum Outcome {
     ChangesPresent,
 }
 
+/// Where settings come from, for the verbs to which that matters.
+struct Settings<'a> {
+    config: &'a Config,
+    found: &'a ArgMatches,
+    arguments: &'a [OsString],
+}
+
 impl Verb {
-    fn run(&self, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
+    fn run(
+        &self,
+        global: &Global,
+        settings: &Settings<'_>,
+        output: &mut Output,
+    ) -> Result<Outcome, CliError> {
         match self {
             Self::Init(args) => init::run(args, output),
-            Self::Run(args) => run::run(args, output),
+            Self::Run(args) => run::run(args, settings.found.subcommand_matches("run"), output),
             Self::Validate(args) => validate::run(args, output),
             Self::Plan(args) => plan::run(args, global, output),
             Self::Diff(args) => diff::run(args, global, output),
@@ -160,6 +187,10 @@ impl Verb {
             Self::Schema(args) => schema::run(args, output),
             Self::Train(args) => train::run(args, output),
             Self::Serve(args) => serve::run(args, output),
+            Self::Config(args) => {
+                let command = settings.config.defaults_in(command());
+                config::run(args, settings.config, command, settings.arguments, output)
+            }
             Self::Doctor(args) => doctor::run(args, output),
             Self::Bench(args) => bench::run(args, output),
             Self::Completion(args) => completion::run(args, output),
@@ -176,12 +207,19 @@ pub fn command() -> clap::Command {
 /// Parses, runs, reports, and says how the process ends.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let cli = match Cli::try_parse_from(&arguments) {
-        Ok(cli) => cli,
+    let config = match Config::load(command(), &arguments) {
+        Ok(config) => config,
+        Err(error) => return error.report(&mut error::output(&arguments)),
+    };
+    let found = config.defaults_in(command()).try_get_matches_from(&arguments);
+    let found = found.and_then(|found| Ok((Cli::from_arg_matches(&found)?, found)));
+    let (cli, found) = match found {
+        Ok(both) => both,
         Err(error) => return error::usage(&error, &arguments),
     };
     let mut output = Output::new(cli.global.output, cli.global.color);
-    match cli.verb.run(&cli.global, &mut output) {
+    let settings = Settings { config: &config, found: &found, arguments: &arguments };
+    match cli.verb.run(&cli.global, &settings, &mut output) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::ChangesPresent) => ExitCode::from(2),
         Err(error) => error.report(&mut output),

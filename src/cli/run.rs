@@ -4,14 +4,15 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::ArgMatches;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use super::Outcome;
 use super::error::{CliError, ErrorKind};
 use super::manifests;
 use super::output::Output;
+use super::{Outcome, config};
 use crate::manifest;
 use crate::node::external::Broker;
 use crate::reconcile::{ApplyOptions, ApplyReport, Reconciler};
@@ -62,7 +63,16 @@ pub(super) struct Args {
 }
 
 /// Runs until SIGINT or SIGTERM; a second one ends at once.
-pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
+///
+/// A listener's address that is given for this run outranks a broker that the configuration file
+/// names.
+pub(super) fn run(
+    args: &Args,
+    found: Option<&ArgMatches>,
+    output: &mut Output,
+) -> Result<Outcome, CliError> {
+    let given = |flag| found.is_some_and(|found| config::given(found, flag));
+    let broker_url = args.broker.as_deref().filter(|_| given("broker") || !given("mqtt"));
     if args.with_parent {
         end_with_parent()?;
     }
@@ -71,7 +81,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
         http: address("--http", &args.http)?,
         mqtt: address("--mqtt", &args.mqtt)?,
         eureka: address("--eureka", &args.eureka)?,
-        broker: args.broker.as_deref().map(broker).transpose()?,
+        broker: broker_url.map(broker).transpose()?,
         allowed_hosts: args.allowed_hosts.clone(),
         store: Default::default(),
     };

@@ -66,3 +66,45 @@ fn a_quick_benchmark_reports_every_case_and_leaves_nothing() {
     }
     assert_eq!(directory.path().read_dir().unwrap().count(), 0);
 }
+
+fn report(arguments: &[&str]) -> Value {
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_edgetwin"))
+        .args(arguments)
+        .args(["--json", "--state-dir"])
+        .arg(directory.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_broker_beside_is_measured_in_turns() {
+    // The broker beside is a second runtime: what is told of both is told of the same program.
+    let directory = tempfile::tempdir().unwrap();
+    let beside = crate::Runtime::start(directory.path());
+    let url = format!("mqtt://{}", beside.mqtt);
+    let report = report(&["bench", "broker", "--seconds", "0.2", "--beside", &url]);
+    for who in ["rounds", "beside"] {
+        let rounds = report[who].as_array().unwrap();
+        assert_eq!(rounds.len(), 3);
+        assert!(rounds.iter().all(|round| round["readings"].as_u64().unwrap() > 0), "{report:#}");
+    }
+    assert!(report["ratio"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_killed_runtime_of_many_twins_is_measured_again() {
+    let report = report(&["bench", "scale", "--twins", "300", "--objects", "200"]);
+    let size = &report["sizes"][0];
+    assert_eq!(size["twins"], 300);
+    let bytes = size["twin_bytes"].as_u64().unwrap();
+    assert!((900..1200).contains(&bytes), "{bytes}");
+    for figure in ["rss_kib", "start_ms", "started_rss_kib", "apply_ms"] {
+        assert!(size[figure].as_f64().unwrap() > 0.0, "{report:#}");
+    }
+    assert!(report["plan_ms"].as_f64().unwrap() > 0.0);
+}

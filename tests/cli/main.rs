@@ -8,6 +8,7 @@
 )]
 
 mod apply;
+mod config;
 mod control;
 mod explain;
 mod get;
