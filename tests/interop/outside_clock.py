@@ -2,14 +2,20 @@
 """An outside clock for `edgetwin bench pipeline`: the median from a reading sent over MQTT to its
 verdict received over MQTT, one reading in flight, with nothing but Python's standard library.
 
-    edgetwin run --state /tmp/clock --http 127.0.0.1:0 --mqtt 127.0.0.1:18830 -f manifests/quickstart
-    tests/interop/outside_clock.py --mqtt 127.0.0.1:18830 --node lab/north-1 --service data-anomaly
+    edgetwin run --state /tmp/clock --mqtt 127.0.0.1:18830 -f manifests/quickstart -f clock.yaml
+    tests/interop/outside_clock.py --mqtt 127.0.0.1:18830 --node clock/node --service data-anomaly
 
-prints `{"p50_us": …, "p90_us": …, "p99_us": …, "count": …}`. Compare `p50_us` with the case
-forest, in-process, one of a `bench pipeline` on the same machine and disk, run just before or
-after: they agree within 15 %. What Python adds is measured, too: `echo_us` is the median of a round
-trip between two of the same sockets without a runtime in between, which a Rust client does in
-`floor_us.loopback`.
+with a twin of its own in clock.yaml, which as in the benchmark is a member of no aggregate:
+
+    kind: Twin
+    metadata: {name: node, namespace: clock}
+    spec: {model: env-node, services: [data-anomaly]}
+
+prints `{"p50_us": …, "p90_us": …, "p99_us": …, "count": …, "echo_us": …}`. Compare `p50_us` with the
+case forest, in-process, one of a `bench pipeline` on the same machine and disk, just before or
+after. `echo_us` is the median round trip between two of Python's sockets without a runtime in
+between, for which `floor_us.loopback` is the benchmark's; where it is larger, the difference is the
+interpreter's and not the runtime's. Without it the two agree within 15 %.
 """
 
 import argparse

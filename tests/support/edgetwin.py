@@ -39,8 +39,9 @@ def binary():
 class Server:
     """One process of `edgetwin run` on its own state directory."""
 
-    def __init__(self, state, program=None, extra=()):
-        self.command = [str(program or binary()), "run", "--state", str(state),
+    def __init__(self, state, program=None, extra=(), under=()):
+        """`under`: a command that the program is run by, and becomes."""
+        self.command = [*under, str(program or binary()), "run", "--state", str(state),
                         "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0",
                         "--eureka", "127.0.0.1:0", *extra]
         self.process, self.said, self.found = None, [], {}
