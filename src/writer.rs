@@ -79,7 +79,7 @@ pub struct Request {
 }
 
 /// A condition on the twin as it is when the change is judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Precondition {
     /// None.
     #[default]
@@ -90,6 +90,16 @@ pub enum Precondition {
     Present,
     /// The thing has this revision.
     Revision(u64),
+    /// The thing exists, and what it has at `features/FEATURE/properties/PROPERTY` is not a
+    /// number above this one.
+    NotAbove {
+        /// ID of the feature.
+        feature: Arc<str>,
+        /// Name of the property.
+        property: &'static str,
+        /// The greatest that it may be.
+        number: u64,
+    },
 }
 
 /// What was recorded, and in which batch.
@@ -685,7 +695,7 @@ impl Inner {
         }
         let before = entry.map(|entry| entry.twin.clone());
         let tail = before.as_ref().map_or(Position::NONE, |twin| twin.tail);
-        check(only_if, &id, before.as_deref()).map_err(Rejected::Refused)?;
+        check(&only_if, &id, before.as_deref()).map_err(Rejected::Refused)?;
         let event = decide(&id, before.as_deref(), change).map_err(Rejected::Refused)?;
         let after = apply(&id, before.as_deref(), &event, now_us);
         if after.as_ref().is_some_and(|twin| twin.json_len() > crate::twin::THING_LEN_MAX) {
@@ -784,16 +794,25 @@ impl Inner {
     }
 }
 
-fn check(only_if: Precondition, id: &ThingId, twin: Option<&Twin>) -> Result<(), Refusal> {
+fn check(only_if: &Precondition, id: &ThingId, twin: Option<&Twin>) -> Result<(), Refusal> {
     match (only_if, twin) {
         (Precondition::Always, _)
         | (Precondition::Absent, None)
         | (Precondition::Present, Some(_)) => Ok(()),
         (Precondition::Absent, Some(_)) => Err(Refusal::Conflict(id.clone())),
-        (Precondition::Present | Precondition::Revision(_), None) => {
-            Err(Refusal::NotFound(id.clone(), Path::Thing))
+        (
+            Precondition::Present | Precondition::Revision(_) | Precondition::NotAbove { .. },
+            None,
+        ) => Err(Refusal::NotFound(id.clone(), Path::Thing)),
+        (Precondition::NotAbove { feature, property, number }, Some(twin)) => {
+            match twin.property_named(feature, property).and_then(serde_json::Value::as_u64) {
+                Some(is) if is > *number => Err(Refusal::PreconditionFailed(format!(
+                    "`{feature}/{property}` of `{id}` is {is}, above {number}."
+                ))),
+                _ => Ok(()),
+            }
         }
-        (Precondition::Revision(wanted), Some(twin)) if twin.revision == wanted => Ok(()),
+        (Precondition::Revision(wanted), Some(twin)) if twin.revision == *wanted => Ok(()),
         (Precondition::Revision(wanted), Some(twin)) => Err(Refusal::PreconditionFailed(format!(
             "The thing `{id}` has revision {}, not {wanted}.",
             twin.revision

@@ -62,6 +62,15 @@ pub enum OverloadPolicy {
     Sample,
 }
 
+/// A model and the name of its object.
+#[derive(Debug, Clone)]
+pub struct NamedModel {
+    /// As verdicts name it.
+    pub name: Arc<str>,
+    /// The model.
+    pub model: Arc<Model>,
+}
+
 /// A service as it should run: everything resolved.
 #[derive(Debug, Clone)]
 pub struct ServiceConfig {
@@ -70,7 +79,7 @@ pub struct ServiceConfig {
     /// Feature and property of each input, in the order in which the model takes them.
     pub inputs: Vec<(String, String)>,
     /// The model of its instances in this process; `None` for one that runs elsewhere.
-    pub model: Option<Arc<Model>>,
+    pub model: Option<NamedModel>,
     /// Whether it registers itself from outside.
     pub external: bool,
     /// How many instances to keep in this process.

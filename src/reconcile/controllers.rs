@@ -15,7 +15,7 @@ use super::{
     Condition, ObjectKey, Reconciler, Report, Status, Stored, Truth, aggregates, in_namespace,
     words,
 };
-use crate::edgeai::service::ServiceConfig;
+use crate::edgeai::service::{NamedModel, ServiceConfig};
 use crate::manifest::kinds::{ServiceSpec, TwinAggregateSpec, TwinModelSpec, TwinSpec, ValueType};
 use crate::manifest::{self, DEFAULT_NAMESPACE, Kind, Object, Spec};
 use crate::node::{NodeModel, PropertyRule, ValueKind};
@@ -355,7 +355,9 @@ impl Reconciler {
                 };
                 let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
                 match models.get(&model_name(&model)) {
-                    Some(model) => Some(model.clone()),
+                    Some(found) => {
+                        Some(NamedModel { name: model.name.as_str().into(), model: found.clone() })
+                    }
                     None => {
                         return Report::waiting(
                             "ModelNotReady",
@@ -366,14 +368,15 @@ impl Reconciler {
             }
         };
         if let Some(model) = &model
-            && model.meta().inputs.len() != spec.inputs.len()
+            && model.model.meta().inputs.len() != spec.inputs.len()
         {
-            let (takes, gives) = (model.meta().inputs.len(), spec.inputs.len());
+            let (takes, gives) = (model.model.meta().inputs.len(), spec.inputs.len());
             let inputs = manifest::diagnostic::plural(takes, "input");
             let message = format!("the model takes {inputs}, the service gives {gives}");
             return Report::stalled("InputsDiffer", message);
         }
-        let wanted = json!([spec, model.as_ref().map(|model| model.digest())]);
+        let wanted =
+            json!([spec, model.as_ref().map(|model| (&*model.name, model.model.digest()))]);
         {
             let mut deployed = lock(&self.working.deployed);
             match deployed.get(&key.name) {

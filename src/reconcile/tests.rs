@@ -359,7 +359,7 @@ async fn a_model_is_trained_once_and_its_service_deployed_with_it() {
     {
         let services = world.services.services.lock().unwrap();
         let service = &services["judge"];
-        assert_eq!(service.model.as_ref().unwrap().version(), version.as_str().unwrap());
+        assert_eq!(service.model.as_ref().unwrap().model.version(), version.as_str().unwrap());
         assert_eq!(service.inputs[1], ("environment".to_owned(), "light".to_owned()));
     }
     assert_eq!(world.reason(&key("Service/default/judge")), "Healthy");

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 use arc_swap::ArcSwap;
 
 use super::Instance;
+use crate::edgeai::service::Balancing;
 
 /// Failures in a row that eject an instance; a refused connection counts as that many.
 pub const FAILURES_MAX: u32 = 3;
@@ -49,20 +50,6 @@ pub const ATTEMPTS_MAX: usize = 4;
 
 /// Random draws before all instances are looked at in turn.
 const DRAWS_MAX: usize = 8;
-
-/// How instances are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Strategy {
-    /// The better of two at random, by recent latency times calls in flight.
-    #[default]
-    PeakEwma,
-    /// The better of two at random, by calls in flight.
-    LeastRequest,
-    /// One after the other.
-    RoundRobin,
-    /// Any.
-    Random,
-}
 
 /// How a call failed, as far as the instance's health is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,9 +109,9 @@ impl Member {
     }
 
     /// Lower is better.
-    fn load(&self, strategy: Strategy, now_ns: u64) -> f64 {
+    fn load(&self, strategy: Balancing, now_ns: u64) -> f64 {
         let active = f64::from(self.active.load(Relaxed));
-        if strategy == Strategy::LeastRequest {
+        if strategy == Balancing::LeastRequest {
             return active;
         }
         let latency = f64::from_bits(self.latency.load(Relaxed));
@@ -185,7 +172,7 @@ impl fmt::Debug for Balancer {
 impl Balancer {
     /// A balancer without instances.
     #[must_use]
-    pub fn new(strategy: Strategy, seed: u64) -> Self {
+    pub fn new(strategy: Balancing, seed: u64) -> Self {
         let balancer = Self {
             strategy: AtomicU8::new(0),
             members: ArcSwap::default(),
@@ -198,13 +185,13 @@ impl Balancer {
     }
 
     /// Changes how instances are compared.
-    pub fn set_strategy(&self, strategy: Strategy) {
+    pub fn set_strategy(&self, strategy: Balancing) {
         self.strategy.store(strategy as u8, Relaxed);
     }
 
-    fn strategy(&self) -> Strategy {
+    fn strategy(&self) -> Balancing {
         let code = self.strategy.load(Relaxed);
-        [Strategy::LeastRequest, Strategy::RoundRobin, Strategy::Random]
+        [Balancing::LeastRequest, Balancing::RoundRobin, Balancing::Random]
             .into_iter()
             .find(|s| *s as u8 == code)
             .unwrap_or_default()
@@ -287,12 +274,12 @@ impl Balancer {
         let fresh = |m: &Arc<Member>| !tried.iter().flatten().any(|t| Arc::ptr_eq(t, m));
         let strategy = self.strategy();
         let start = match strategy {
-            Strategy::RoundRobin => self.turn.fetch_add(1, Relaxed) as usize % n,
+            Balancing::RoundRobin => self.turn.fetch_add(1, Relaxed) as usize % n,
             _ => self.below(n),
         };
         let wanted = match strategy {
-            Strategy::PeakEwma | Strategy::LeastRequest => 2,
-            Strategy::RoundRobin | Strategy::Random => 1,
+            Balancing::PeakEwma | Balancing::LeastRequest => 2,
+            Balancing::RoundRobin | Balancing::Random => 1,
         };
         // Draws: the first is `start`. In turn the next follows, else it is drawn.
         let mut best: Option<(usize, f64)> = None;
@@ -300,7 +287,7 @@ impl Balancer {
         for draw in 0..DRAWS_MAX.max(2) {
             if draw > 0 {
                 at = match strategy {
-                    Strategy::RoundRobin => (at + 1) % n,
+                    Balancing::RoundRobin => (at + 1) % n,
                     // Another than the last one: with two instances both are looked at.
                     _ => (at + 1 + self.below((n - 1).max(1))) % n,
                 };
@@ -388,8 +375,9 @@ impl Balancer {
 /// second, so that retries do not bury a service that is failing as a whole.
 ///
 /// ```
-/// # use edgetwin::registry::{Balancer, Endpoint, FailureKind, Instance, Strategy};
-/// # let balancer = Balancer::new(Strategy::default(), 1);
+/// # use edgetwin::edgeai::service::Balancing;
+/// # use edgetwin::registry::{Balancer, Endpoint, FailureKind, Instance};
+/// # let balancer = Balancer::new(Balancing::default(), 1);
 /// # let clock_ns = || 1;
 /// # fn ask(_: &Instance) -> Result<(), FailureKind> { Ok(()) }
 /// let mut call = balancer.call();

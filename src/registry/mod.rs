@@ -26,7 +26,7 @@ mod wire;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use balance::{Balancer, Call, FailureKind, Pick, Strategy};
+pub use balance::{Balancer, Call, FailureKind, Pick};
 pub use table::{Heartbeat, Refusal, Table};
 
 /// A time, as both clocks tell it.
@@ -341,7 +341,7 @@ impl Registry {
             }
         }
         let seed = inner.seed ^ inner.balancers.len() as u64;
-        let balancer = Arc::new(Balancer::new(Strategy::default(), seed));
+        let balancer = Arc::new(Balancer::new(Default::default(), seed));
         for instance in inner.table.app(&app) {
             balancer.set(&instance);
         }

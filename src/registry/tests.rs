@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::table::{INSTANCES_MAX, LEASE_S_MAX, METADATA_MAX};
 use super::*;
+use crate::edgeai::service::Balancing;
 use crate::registry::balance::ATTEMPTS_MAX;
 
 const MS: u64 = 1_000_000;
@@ -245,7 +246,7 @@ fn the_balancer_offers_exactly_what_is_up_and_callable() {
     assert_eq!(late.len(), 1, "a balancer made later knows what was there before");
 }
 
-fn balancer(n: usize, strategy: Strategy) -> Balancer {
+fn balancer(n: usize, strategy: Balancing) -> Balancer {
     let balancer = Balancer::new(strategy, 7);
     for i in 0..n {
         balancer.set(&Arc::new(http("a", &format!("{i:05}"), 1)));
@@ -260,7 +261,7 @@ fn index(pick: &Pick) -> usize {
 #[test]
 fn equal_instances_get_equal_shares() {
     for strategy in
-        [Strategy::PeakEwma, Strategy::LeastRequest, Strategy::RoundRobin, Strategy::Random]
+        [Balancing::PeakEwma, Balancing::LeastRequest, Balancing::RoundRobin, Balancing::Random]
     {
         let balancer = balancer(10, strategy);
         let mut counts = [0_u32; 10];
@@ -325,7 +326,7 @@ fn drive(
 
 #[test]
 fn a_slow_instance_gets_little_of_the_traffic() {
-    let balancer = balancer(5, Strategy::PeakEwma);
+    let balancer = balancer(5, Balancing::PeakEwma);
     let (attempts, failed) =
         drive(&balancer, 8, 1, 20 * S, |i, _| (if i == 3 { 20 * MS } else { 2 * MS }, Ok(())));
     let all: u32 = attempts.iter().sum();
@@ -335,7 +336,7 @@ fn a_slow_instance_gets_little_of_the_traffic() {
 
 #[test]
 fn a_dead_instance_costs_one_attempt_a_worker_and_no_call() {
-    let balancer = balancer(3, Strategy::PeakEwma);
+    let balancer = balancer(3, Balancing::PeakEwma);
     let dead_from = 2 * S;
     let dead_attempts = std::cell::Cell::new(0);
     let (_, failed) = drive(&balancer, 4, 1, 3 * S - S / 2, |i, now| {
@@ -352,7 +353,7 @@ fn a_dead_instance_costs_one_attempt_a_worker_and_no_call() {
 
 #[test]
 fn two_dead_of_three_cost_no_call_either() {
-    let balancer = balancer(3, Strategy::PeakEwma);
+    let balancer = balancer(3, Balancing::PeakEwma);
     let (attempts, failed) = drive(&balancer, 4, 1, 10 * S, |i, _| {
         if i == 2 { (MS, Ok(())) } else { (MS / 10, Err(FailureKind::Connect)) }
     });
@@ -362,7 +363,7 @@ fn two_dead_of_three_cost_no_call_either() {
 
 #[test]
 fn an_instance_that_fails_fast_gets_next_to_nothing() {
-    let balancer = balancer(4, Strategy::PeakEwma);
+    let balancer = balancer(4, Balancing::PeakEwma);
     let serve = |i: usize, _| {
         if i == 0 { (MS / 10, Err(FailureKind::Failed)) } else { (2 * MS, Ok(())) }
     };
@@ -376,7 +377,7 @@ fn an_instance_that_fails_fast_gets_next_to_nothing() {
 
 #[test]
 fn a_recovered_instance_is_back_after_a_probe() {
-    let balancer = balancer(2, Strategy::PeakEwma);
+    let balancer = balancer(2, Balancing::PeakEwma);
     let until = 3 * S;
     let serve = |i: usize, now: u64| {
         if i == 0 && now < until { (MS / 10, Err(FailureKind::Connect)) } else { (MS, Ok(())) }
@@ -390,7 +391,7 @@ fn a_recovered_instance_is_back_after_a_probe() {
 
 #[test]
 fn when_all_are_ejected_all_are_tried() {
-    let balancer = balancer(2, Strategy::PeakEwma);
+    let balancer = balancer(2, Balancing::PeakEwma);
     let back = 60 * S;
     let first = std::cell::Cell::new(0);
     drive(&balancer, 2, 1, 61 * S, |_, now| {
@@ -407,7 +408,7 @@ fn when_all_are_ejected_all_are_tried() {
 
 #[test]
 fn retries_stay_within_their_budget_when_all_fail() {
-    let balancer = balancer(4, Strategy::PeakEwma);
+    let balancer = balancer(4, Balancing::PeakEwma);
     let attempts = std::cell::Cell::new(0_u32);
     let (mut calls, length_s) = (0_u32, 20_u64);
     for i in 0..length_s * 200 {
@@ -427,7 +428,7 @@ fn retries_stay_within_their_budget_when_all_fail() {
 
 #[test]
 fn no_call_goes_to_one_instance_twice() {
-    let balancer = balancer(3, Strategy::PeakEwma);
+    let balancer = balancer(3, Balancing::PeakEwma);
     let mut call = balancer.call();
     let mut seen = Vec::new();
     while let Some(pick) = call.next(5) {
@@ -454,7 +455,7 @@ fn registering_anew_ends_an_ejection() {
 
 #[test]
 fn a_dropped_call_leaves_no_trace() {
-    let balancer = balancer(1, Strategy::LeastRequest);
+    let balancer = balancer(1, Balancing::LeastRequest);
     for _ in 0..10 {
         let mut call = balancer.call();
         drop(call.next(1));

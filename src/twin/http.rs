@@ -445,7 +445,7 @@ async fn thing(api: &Api, call: &Call, id: ThingId, path: Path, body: Body) -> A
         let wanted = Wanted {
             id: id.clone(),
             change: change.clone(),
-            only_if,
+            only_if: only_if.clone(),
             origin: Origin::Client,
             depth: 0,
         };

@@ -248,3 +248,23 @@ fn what_follows_is_in_the_same_batch_and_chains_end() {
     let depth = u64::from(REACTION_DEPTH_MAX);
     assert_eq!(writer.twin("lab:a").unwrap().revision, 2 + depth);
 }
+
+#[test]
+fn what_is_about_an_older_state_does_not_replace_what_is_about_a_newer() {
+    let (writer, _) = open(&Arc::default());
+    create(&writer, "a");
+    let verdict = |of_revision: u64| {
+        let path = Path::Properties("judge".to_owned());
+        let change = Change::Merge(path, json!({"ofRevision": of_revision}));
+        let (feature, property) = ("judge".into(), "ofRevision");
+        let only_if = Precondition::NotAbove { feature, property, number: of_revision };
+        writer.submit(Request { only_if, ..request("a", change) }, 2).map(|_| ())
+    };
+    assert_eq!(verdict(7).map_err(|_| ()), Ok(()));
+    // Not committed yet: what counts is what was accepted, not what is visible.
+    assert!(matches!(verdict(6), Err(Rejected::Refused(Refusal::PreconditionFailed(_)))));
+    assert_eq!((verdict(7).map_err(|_| ()), verdict(8).map_err(|_| ())), (Ok(()), Ok(())));
+    writer.commit();
+    let twin = writer.twin("lab:a").unwrap();
+    assert_eq!(twin.property_named("judge", "ofRevision"), Some(&json!(8)));
+}

@@ -41,10 +41,7 @@ fn whoever_names_a_service_in_the_attributes_gets_verdicts() {
     assert_eq!(runtime.verdict("lab:free", |_| true)["label"], "low");
     let path = "/api/2/things/lab:free/features/environment/properties/x";
     assert_eq!(runtime.put(path, &json!(30)), 204);
-    assert_eq!(
-        runtime.verdict("lab:free", |verdict| verdict["label"] == "high")["model"],
-        "forest"
-    );
+    assert_eq!(runtime.verdict("lab:free", |verdict| verdict["label"] == "high")["model"], "m");
     // A change that is no input calls nobody.
     let revision = runtime.thing("lab:free")["_revision"].as_u64().unwrap();
     assert_eq!(runtime.put("/api/2/things/lab:free/attributes/floor", &json!(1)), 201);
@@ -70,4 +67,30 @@ fn a_twin_whose_service_was_away_is_judged_when_an_instance_registers() {
     let _instance = serve(directory.path(), &runtime);
     assert_eq!(node.verdict().1["label"], "high");
     assert_eq!(runtime.verdict("lab:n-1", |_| true)["label"], "high");
+}
+
+#[test]
+fn services_that_fire_each_other_end_and_are_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = Runtime::start(directory.path());
+    let mut objects = judge_inside(&model(directory.path()));
+    objects.truncate(1);
+    for (name, other) in [("ping", "pong"), ("pong", "ping")] {
+        objects.push(json!({"kind": "Service", "metadata": {"name": name}, "spec": {
+            "inputs": [format!("{other}/score")], "model": "m"}}));
+    }
+    runtime.apply(directory.path(), &objects);
+    let thing = json!({"attributes": {"services": ["ping", "pong"]}});
+    assert_eq!(runtime.put("/api/2/things/lab:loop", &thing), 201);
+    let before = runtime.thing("lab:loop")["_revision"].as_u64().unwrap();
+    let score = json!({"properties": {"score": 3}});
+    assert_eq!(runtime.put("/api/2/things/lab:loop/features/ping", &score), 201);
+    // One change, and as many verdicts as may follow from it, all durable with it.
+    assert_eq!(runtime.thing("lab:loop")["_revision"].as_u64().unwrap(), before + 1 + 4);
+    let (status, events) = runtime.request("GET", "/edgetwin/v1/events", None);
+    assert_eq!(status, 200);
+    let told = events["items"].as_array().unwrap().iter();
+    let told: Vec<_> = told.filter(|event| event["reason"] == "TriggerLoop").collect();
+    assert_eq!(told.len(), 1, "{events:#}");
+    assert_eq!(told[0]["object"], "Twin/lab/loop");
 }

@@ -16,7 +16,10 @@
 //!
 //! Not here: leases and balancing (`registry`), models (`edgeai`).
 
-use std::collections::{HashMap, VecDeque};
+mod overload;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -24,19 +27,21 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use crate::edgeai::http::{Cause, Client, ModelProvider};
-use crate::edgeai::service::{Balancing, OverloadPolicy, ServiceConfig, ServiceStatus, Services};
+use crate::edgeai::service::{NamedModel, ServiceConfig, ServiceStatus, Services};
 use crate::edgeai::{Model, Prediction};
 use crate::registry::http::Clock;
-use crate::registry::{Balancer, Endpoint, FailureKind, Instance, Now, Port, Registry, Strategy};
+use crate::registry::{Balancer, Endpoint, FailureKind, Instance, Now, Port, Registry};
 use crate::telemetry::{Severity, Telemetry, now_us};
 use crate::twin::path::Path;
-use crate::twin::{Action, Change, Event, Object, ThingId, Twin, services};
+use crate::twin::{Action, Change, Event, Object, Refusal, Twin, services};
 use crate::writer::{
-    Committed, Origin, Precondition, REACTION_DEPTH_MAX, Reaction, Request, Writer,
+    Committed, Origin, Precondition, REACTION_DEPTH_MAX, Reaction, Rejected, Request, Writer,
 };
 
-/// Calls of one service that are under way over HTTP at a time.
-pub const CALLS_MAX: usize = 64;
+use overload::{Admission, Job, Line};
+
+/// Where a verdict says which revision it is about.
+const OF_REVISION: &str = "ofRevision";
 /// A slower model would hold the writer up: it is called like one outside.
 pub const INLINE_MAX: Duration = Duration::from_micros(300);
 /// How often services without an instance are looked at again.
@@ -64,7 +69,9 @@ struct Link {
 struct Deployed {
     config: ServiceConfig,
     balancer: Arc<Balancer>,
-    waiting: Mutex<Waiting>,
+    line: Mutex<Line>,
+    /// A call found no instance; twins are judged again when there is one.
+    starved: AtomicBool,
     /// Smoothed time of the model in this process, to know whether it may run on the spot.
     inline: Inline,
 }
@@ -84,23 +91,6 @@ impl Inline {
     fn is_slow(&self) -> bool {
         *lock(&self.0) > INLINE_MAX
     }
-}
-
-#[derive(Default)]
-struct Waiting {
-    jobs: VecDeque<Job>,
-    running: usize,
-    /// A call found no instance; twins are judged again when there is one.
-    starved: bool,
-    sampled: u64,
-}
-
-/// One call that is due.
-struct Job {
-    id: ThingId,
-    row: Vec<f32>,
-    of_revision: u64,
-    depth: u8,
 }
 
 impl Trigger {
@@ -159,7 +149,7 @@ impl Trigger {
         let started = Instant::now();
         self.telemetry.stage_lookup.record(started - looked_up);
         let mut prediction = Prediction::default();
-        if let Err(error) = model.predict(row, &mut prediction) {
+        if let Err(error) = model.model.predict(row, &mut prediction) {
             self.no_verdict(&service.config.name, &error.to_string());
             call.failed(pick, FailureKind::Failed, self.now_ns());
             return Some(Object::new());
@@ -175,39 +165,14 @@ impl Trigger {
     /// Puts a call behind those that wait, or starts it.
     fn enqueue(self: &Arc<Self>, service: &Arc<Deployed>, job: Job) {
         let Some(link) = self.link.get() else { return };
-        let mut waiting = lock(&service.waiting);
-        if waiting.running < CALLS_MAX {
-            waiting.running += 1;
-            drop(waiting);
-            link.runtime.spawn(work(self.clone(), service.clone(), job));
-            return;
-        }
-        let limit = service.config.overload.limit as usize;
-        match service.config.overload.policy {
-            OverloadPolicy::Queue => {}
-            OverloadPolicy::Latest => {
-                if let Some(same) = waiting.jobs.iter_mut().find(|other| other.id == job.id) {
-                    *same = job;
-                    self.telemetry.calls_dropped.inc();
-                    return;
-                }
+        let admission = lock(&service.line).admit(service.config.overload, job);
+        match admission {
+            Admission::Starts(job) => {
+                link.runtime.spawn(work(self.clone(), service.clone(), job));
             }
-            OverloadPolicy::Sample => {
-                // The fuller the queue, the fewer are taken: none beyond the limit.
-                waiting.sampled = waiting.sampled.wrapping_add(1);
-                let every = 1 + 8 * waiting.jobs.len() as u64 / limit.max(1) as u64;
-                if !waiting.sampled.is_multiple_of(every) {
-                    self.telemetry.calls_dropped.inc();
-                    return;
-                }
-            }
+            Admission::Waits => {}
+            Admission::Drops => self.telemetry.calls_dropped.inc(),
         }
-        if waiting.jobs.len() >= limit {
-            // The twin keeps its older verdict, and is judged again at its next change.
-            self.telemetry.calls_dropped.inc();
-            return;
-        }
-        waiting.jobs.push_back(job);
     }
 
     /// Calls one instance after the other until one answers or the time is over.
@@ -227,7 +192,7 @@ impl Trigger {
                     let Some(model) = &config.model else { return None };
                     let mut prediction = Prediction::default();
                     let alone = Instant::now();
-                    match model.predict(&job.row, &mut prediction) {
+                    match model.model.predict(&job.row, &mut prediction) {
                         Ok(()) => {
                             let took = alone.elapsed();
                             self.telemetry.stage_inference.record(took);
@@ -286,7 +251,7 @@ impl Trigger {
             call.failed(pick, failure, self.now_ns());
         }
         let why = last.unwrap_or_else(|| "no instance is registered".to_owned());
-        lock(&service.waiting).starved = true;
+        service.starved.store(true, Ordering::Release);
         self.telemetry.calls_failed.inc();
         self.telemetry.event(
             now_us(),
@@ -329,21 +294,20 @@ async fn work(trigger: Arc<Trigger>, service: Arc<Deployed>, first: Job) {
         {
             trigger.record(link, &service.config, &job, verdict);
         }
-        let mut waiting = lock(&service.waiting);
-        next = waiting.jobs.pop_front();
-        if next.is_none() {
-            waiting.running -= 1;
-        }
+        next = lock(&service.line).next();
     }
 }
 
 impl Trigger {
     fn record(&self, link: &Link, config: &ServiceConfig, job: &Job, verdict: Object) {
         let Some(twin) = link.writer.twin(job.id.as_str()) else { return };
-        if of_revision(&twin, &config.name).is_some_and(|newer| newer > job.of_revision) {
-            return;
-        }
-        let request = verdict_change(&twin, config, verdict, job.of_revision, job.depth);
+        // Another call of the twin may have been answered first, also while this looks.
+        let mut request = verdict_change(&twin, config, verdict, job.of_revision, job.depth);
+        request.only_if = Precondition::NotAbove {
+            feature: config.name.clone(),
+            property: OF_REVISION,
+            number: job.of_revision,
+        };
         match link.writer.submit(request, now_us()) {
             Ok(_) => {
                 self.telemetry.verdicts.inc();
@@ -353,6 +317,8 @@ impl Trigger {
                     link.writer.commit();
                 }
             }
+            // The twin has a newer verdict.
+            Err(Rejected::Refused(Refusal::PreconditionFailed(_))) => {}
             Err(rejected) => {
                 self.no_verdict(
                     &config.name,
@@ -377,9 +343,8 @@ async fn feed_the_starved(trigger: std::sync::Weak<Trigger>) {
             let healthy = |balancer: &Balancer| {
                 balancer.instances(trigger.now_ns()).iter().any(|(_, ejected)| !ejected)
             };
-            let starved = lock(&service.waiting).starved;
-            if starved && healthy(&service.balancer) {
-                lock(&service.waiting).starved = false;
+            if service.starved.load(Ordering::Acquire) && healthy(&service.balancer) {
+                service.starved.store(false, Ordering::Release);
                 trigger.judge_again(&service);
             }
         }
@@ -449,12 +414,7 @@ impl Services for Trigger {
         let Some(balancer) = self.registry.balancer(&config.name) else {
             return self.no_verdict(&config.name, "the registry has no room for another service");
         };
-        balancer.set_strategy(match config.balancing {
-            Balancing::PeakEwma => Strategy::PeakEwma,
-            Balancing::LeastRequest => Strategy::LeastRequest,
-            Balancing::RoundRobin => Strategy::RoundRobin,
-            Balancing::Random => Strategy::Random,
-        });
+        balancer.set_strategy(config.balancing);
         let name = config.name.clone();
         let replicas = if config.model.is_some() { config.replicas } else { 0 };
         let port = self.port.get().copied().unwrap_or_default();
@@ -470,11 +430,11 @@ impl Services for Trigger {
         let service = Arc::new(Deployed {
             config,
             balancer,
-            waiting: Mutex::default(),
+            line: Mutex::default(),
+            // Whatever changed while it was not there is judged as soon as it is.
+            starved: AtomicBool::new(true),
             inline: Inline::default(),
         });
-        // Whatever changed while it was not there is judged as soon as it is.
-        lock(&service.waiting).starved = true;
         let former = self
             .deployed
             .write()
@@ -510,7 +470,7 @@ impl Services for Trigger {
 
 impl ModelProvider for Trigger {
     fn model(&self, name: &str, version: Option<&str>) -> Option<Arc<Model>> {
-        let model = self.service(name)?.config.model.clone()?;
+        let model = self.service(name)?.config.model.clone()?.model;
         version.is_none_or(|wanted| wanted == model.version()).then_some(model)
     }
 }
@@ -531,7 +491,7 @@ fn verdict_change(
     of_revision: u64,
     depth: u8,
 ) -> Request {
-    verdict.insert("ofRevision".to_owned(), of_revision.into());
+    verdict.insert(OF_REVISION.to_owned(), of_revision.into());
     let path = Path::Properties(config.name.to_string());
     let verdict = Value::Object(verdict);
     let change = if twin.features.contains_key(&*config.name) {
@@ -548,7 +508,13 @@ fn verdict_change(
     }
 }
 
-fn local_verdict(model: &Model, prediction: &Prediction, took: Duration, instance: &str) -> Object {
+fn local_verdict(
+    named: &NamedModel,
+    prediction: &Prediction,
+    took: Duration,
+    instance: &str,
+) -> Object {
+    let model = &named.model;
     let meta = model.meta();
     let probabilities: Object = meta
         .labels
@@ -560,7 +526,7 @@ fn local_verdict(model: &Model, prediction: &Prediction, took: Duration, instanc
         "label": model.label(prediction.label),
         "score": round(prediction.score),
         "probabilities": probabilities,
-        "model": meta.classifier.name(),
+        "model": &*named.name,
         "version": model.version(),
         "instance": instance,
         "latencyMs": millis(took),
@@ -588,7 +554,7 @@ fn row_of(twin: &Twin, config: &ServiceConfig) -> Option<Vec<f32>> {
 }
 
 fn of_revision(twin: &Twin, service: &str) -> Option<u64> {
-    twin.property_named(service, "ofRevision")?.as_u64()
+    twin.property_named(service, OF_REVISION)?.as_u64()
 }
 
 /// Whether a feature of an input changed after the state that the verdict is about.
