@@ -20,7 +20,7 @@ use crate::twin::selector::Selector;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  edgetwin get twins -A\n  edgetwin get svc data-anomaly -o yaml\n  \
-                  edgetwin get twins -n lab -l room=north -o wide\n  edgetwin get all -A -o yaml > backup.yaml"
+                  edgetwin get twins -n lab -l room=north -o wide\n  edgetwin get twins -A -w\n  edgetwin get all -A -o yaml > backup.yaml"
 )]
 pub(super) struct Args {
     /// KIND, KIND NAME…, KIND/NAME… or KIND/NAMESPACE/NAME…
@@ -29,6 +29,9 @@ pub(super) struct Args {
     /// Only objects with these labels: `room=north,floor!=2,zone in (a, b)`
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<String>,
+    /// Go on with what changes, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
 }
 
 pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
@@ -39,6 +42,9 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
     }
     let targets = objects::targets(&args.what, global)?;
     let client = Client::new(&global.server)?;
+    if args.watch {
+        return watch(args, &targets, global, &client, output);
+    }
     let (mut items, mut missing) = (Vec::new(), Vec::new());
     let single = matches!(targets[..], [Target::One(_)]);
     for target in &targets {
@@ -78,6 +84,58 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
         (None, false) => error.hint("-n NAMESPACE looks in another namespace than `default`"),
         _ => error,
     })
+}
+
+/// A row for each object as it is, then one for each change.
+fn watch(
+    args: &Args,
+    targets: &[Target],
+    global: &Global,
+    client: &Client,
+    output: &mut Output,
+) -> Result<Outcome, CliError> {
+    let (kind, only) = match targets {
+        [Target::Kind(kind)] => (*kind, None),
+        [Target::One(key)] => (Some(key.kind), Some(key)),
+        _ => return Err(CliError::new(ErrorKind::Usage, "--watch follows one kind or one object")),
+    };
+    let in_reach = match only {
+        Some(key) => Global { namespace: Some(key.namespace.clone()), ..global.clone() },
+        None => global.clone(),
+    };
+    let listed = query(kind, args.selector.as_deref(), kind == Some(Kind::Twin), &in_reach);
+    let mark = if listed.contains('?') { '&' } else { '?' };
+    let slash = if listed.is_empty() || listed.starts_with('?') { "" } else { "/" };
+    let path = format!("/objects{slash}{listed}");
+    let mut widths = Vec::new();
+    client.follow(&format!("{path}{mark}watch=true"), |change| {
+        let object = &change["object"];
+        if only.is_some_and(|key| objects::key_of(object) != key.to_string()) {
+            return;
+        }
+        let gone = change["type"] == "DELETED";
+        match output.format() {
+            Format::Json => output.line(&change.to_string()),
+            Format::Yaml => {
+                // A `Value` always has a YAML form.
+                let text = serde_yaml::to_string(object).unwrap_or_default();
+                output.text(&format!("---\n{text}"));
+            }
+            Format::Name => output.line(&objects::key_of(object)),
+            Format::Table | Format::Wide if gone => {
+                output.line(&format!("{} is gone", objects::key_of(object)));
+            }
+            Format::Table | Format::Wide => {
+                let found = object["kind"].as_str().and_then(Kind::find);
+                let Some(kind) = found else { return };
+                let wide = output.format() == Format::Wide;
+                let table =
+                    objects::table(kind, &[object], in_reach.all_namespaces, wide, now_us());
+                output.followed_table(&table.head, &table.rows, &mut widths);
+            }
+        }
+    })?;
+    Ok(Outcome::Done)
 }
 
 /// The path and query of a list.

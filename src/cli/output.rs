@@ -109,6 +109,27 @@ impl Output {
         self.text(&text);
     }
 
+    /// Prints rows of a table that goes on: its head the first time, and columns that only grow.
+    /// `widths` is what was printed so far.
+    pub(super) fn followed_table(
+        &mut self,
+        header: &[&str],
+        rows: &[Vec<String>],
+        widths: &mut Vec<usize>,
+    ) {
+        let head: Vec<String> = header.iter().map(|title| (*title).to_owned()).collect();
+        let first = widths.is_empty();
+        widths.resize(header.len(), 0);
+        for row in std::iter::once(&head).take(usize::from(first)).chain(rows) {
+            let mut text = String::new();
+            for (cell, width) in row.iter().zip(widths.iter_mut()) {
+                *width = cell.chars().count().max(*width);
+                text.push_str(&format!("{cell:<width$}  ", width = *width));
+            }
+            self.line(text.trim_end());
+        }
+    }
+
     /// Prints a line for people to stderr.
     pub(super) fn note(&mut self, text: &str) {
         self.error_text(&format!("{text}\n"));

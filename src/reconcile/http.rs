@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST /apply` | checks, plans and stores documents: `{"documents", "dryRun", "prune", "set", "base"}` |
 //! | `POST /plan` | the same as a dry run |
-//! | `GET /objects`, `/objects/KIND`, `/objects/KIND/NAMESPACE/NAME` | objects with status; `?namespace=`, `?labelSelector=`, `?made=true` lists the twins of TwinSets, too; `/objects?declared=true` leaves status out |
+//! | `GET /objects`, `/objects/KIND`, `/objects/KIND/NAMESPACE/NAME` | objects with status; `?namespace=`, `?labelSelector=`, `?made=true` lists the twins of TwinSets, too; `?watch=true` goes on as server-sent events `{"type": "ADDED"|"MODIFIED"|"DELETED", "object"}`; `/objects?declared=true` leaves status out |
 //! | `POST /delete` | marks objects as deleted: `{"objects": [{"kind", "namespace", "name"}]}` |
 //! | `DELETE /objects/KIND/NAMESPACE/NAME` | the same for one |
 //! | `POST /wait` | answers when all of `{"objects", "for": "Ready"}` are so, or after `timeoutMs` with those that are not; also `"Deleted"`, `"CONDITION=STATUS"` |
@@ -17,8 +17,9 @@
 //!
 //! Not here: which hosts and origins may ask (the layer that all surfaces share).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -220,6 +221,8 @@ struct Listing {
     made: bool,
     /// All objects, without status.
     declared: bool,
+    /// Go on with what changes.
+    watch: bool,
 }
 
 async fn list_all(state: Control, query: Asked<Listing>) -> Result<Response, Problem> {
@@ -227,7 +230,7 @@ async fn list_all(state: Control, query: Asked<Listing>) -> Result<Response, Pro
     if query.declared {
         return Ok(list_text(&state.declared_json()));
     }
-    list_of(&state, None, &query)
+    list_of(&state, None, query)
 }
 
 async fn list(
@@ -235,19 +238,101 @@ async fn list(
     Path(kind): Path<String>,
     query: Asked<Listing>,
 ) -> Result<Response, Problem> {
-    list_of(&state, Some(find_kind(&kind)?), &query?.0)
+    list_of(&state, Some(find_kind(&kind)?), query?.0)
 }
 
 fn list_of(
-    reconciler: &Reconciler,
+    reconciler: &Arc<Reconciler>,
     kind: Option<Kind>,
-    query: &Listing,
+    query: Listing,
 ) -> Result<Response, Problem> {
     let selector: Selector = query.label_selector.as_deref().unwrap_or_default().parse().map_err(
         |error: crate::scalar::ScalarError| Problem::bad(error.message).hint(error.help),
     )?;
+    if query.watch {
+        let watch = Watch {
+            reconciler: reconciler.clone(),
+            kind,
+            query,
+            selector,
+            seen: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            pause: Duration::ZERO,
+        };
+        let stream = stream::unfold(watch, Watch::next);
+        return Ok(Sse::new(stream).keep_alive(sse::KeepAlive::default()).into_response());
+    }
     let items = reconciler.list(kind, query.namespace.as_deref(), &selector, query.made);
     Ok(list_text(&items))
+}
+
+/// Follows a list.
+struct Watch {
+    reconciler: Arc<Reconciler>,
+    kind: Option<Kind>,
+    query: Listing,
+    selector: Selector,
+    /// What was told, by key: a digest of it, since it may be 100,000 objects.
+    seen: BTreeMap<String, u64>,
+    waiting: VecDeque<Value>,
+    pause: Duration,
+}
+
+impl Watch {
+    async fn next(mut self) -> Option<(Result<sse::Event, Infallible>, Self)> {
+        loop {
+            if let Some(next) = self.waiting.pop_front() {
+                return Some((Ok(sse::Event::default().data(next.to_string())), self));
+            }
+            let mut stopping = self.reconciler.stopping.subscribe();
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return None,
+                () = tokio::time::sleep(self.pause) => {}
+            }
+            let started = tokio::time::Instant::now();
+            self.look();
+            // A long list takes a tenth of a processor at most.
+            self.pause = EVENTS_PERIOD.max(10 * started.elapsed());
+        }
+    }
+
+    fn look(&mut self) {
+        let namespace = self.query.namespace.as_deref();
+        let text = self.reconciler.list(self.kind, namespace, &self.selector, self.query.made);
+        // The list is JSON that was made here.
+        let items: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
+        let mut former = std::mem::take(&mut self.seen);
+        for item in items {
+            let words = |path| item.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            let key = format!(
+                "{}/{}/{}",
+                words("/kind"),
+                words("/metadata/namespace"),
+                words("/metadata/name")
+            );
+            let mut hasher = DefaultHasher::new();
+            item.to_string().hash(&mut hasher);
+            let digest = hasher.finish();
+            let change = match former.remove(&key) {
+                None => Some("ADDED"),
+                Some(before) if before != digest => Some("MODIFIED"),
+                Some(_) => None,
+            };
+            self.seen.insert(key, digest);
+            if let Some(change) = change {
+                self.waiting.push_back(json!({ "type": change, "object": item }));
+            }
+        }
+        for key in former.into_keys() {
+            let mut parts = key.splitn(3, '/');
+            let mut part = || parts.next().unwrap_or_default();
+            let object = json!({
+                "kind": part(),
+                "metadata": { "namespace": part(), "name": part() },
+            });
+            self.waiting.push_back(json!({ "type": "DELETED", "object": object }));
+        }
+    }
 }
 
 fn find_kind(word: &str) -> Result<Kind, Problem> {

@@ -1,5 +1,8 @@
 //! `get`, `describe` and `events` against a running runtime.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 use crate::expect;
@@ -112,4 +115,37 @@ fn describe_tells_all_about_an_object() {
     let events: Value = serde_json::from_str(&events).unwrap();
     assert_eq!(events["items"][0]["reason"], "NoHealthyInstance");
     assert_eq!(events["items"][0]["object"], "Service/default/judge");
+}
+
+#[test]
+fn watching_shows_what_is_and_then_what_changes() {
+    let runtime = Runtime::start();
+    runtime.run_with(&["apply", "-", "--wait"], LAB);
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_edgetwin"))
+        .args(["get", "twins", "-A", "-w", "-l", "room", "-o", "json", "--server", &runtime.server])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || {
+        let change: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        let name = change["object"]["metadata"]["name"].as_str().unwrap().to_owned();
+        (change["type"].as_str().unwrap().to_owned(), name, change)
+    };
+    let added: Vec<String> =
+        (0..4).map(|_| next()).map(|(kind, name, _)| kind + name.as_str()).collect();
+    assert_eq!(added, ["ADDEDa", "ADDEDb", "ADDEDset-1", "ADDEDset-2"]);
+    runtime.run_with(&["apply", "-", "--wait"], &LAB.replace("floor: 2", "floor: 3"));
+    let change = loop {
+        let (kind, name, change) = next();
+        assert_eq!((kind.as_str(), name.as_str()), ("MODIFIED", "a"), "{change:#}");
+        if change["object"]["status"]["observedGeneration"] == 2 {
+            break change;
+        }
+    };
+    assert_eq!(change["object"]["spec"]["attributes"]["floor"], 3);
+    runtime.run(&["delete", "twin", "b", "-n", "lab"]);
+    while next().0 != "DELETED" {}
+    watching.kill().unwrap();
+    watching.wait().unwrap();
 }
