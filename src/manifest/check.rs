@@ -25,6 +25,7 @@ use super::schema::list_words;
 use super::yaml::{Node, Region, position_in_scalar};
 use super::{DEFAULT_NAMESPACE, Draft, Kind, Object, Source, Spec, object_words};
 use crate::cacc::expr;
+use crate::firmware;
 use crate::node::wire::RESERVED;
 use crate::scalar::{PropertyPath, suggest};
 
@@ -1255,6 +1256,10 @@ impl<'a> Checker<'a, '_> {
         }
         if let Some(transmission) = &profile.transmission {
             self.transmission(transmission, &["spec", "transmission"]);
+        }
+        for problem in firmware::check(profile) {
+            let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
+            self.error(problem.code, &path, problem.message).help.extend(problem.help);
         }
     }
 

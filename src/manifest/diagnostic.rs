@@ -192,6 +192,22 @@ codes! {
     UnitsDiffer = "ET0407", "An expression compares values of different units",
         "Both sides have a unit in their TwinModel, and the units differ. Comparing a \
          temperature with a humidity says nothing.";
+    BadPin = "ET0501", "A pin cannot be used so",
+        "The board has no such pin, or it cannot do what the part needs: measure a voltage, be an \
+         output, be dimmed; or the board needs it itself. Pins go by the name that is printed on \
+         the board.";
+    PinTwice = "ET0502", "A pin is used twice",
+        "Two parts share a pin. Each sensor and actuator needs one of its own.";
+    TooFast = "ET0503", "A sensor is read too often",
+        "The part needs more time between two readings than `period` gives it.";
+    DoesNotFit = "ET0504", "Firmware does not fit",
+        "Flash, RAM, the ring of readings, the length of a message or the capacity of a serial line \
+         is exceeded. The sums are estimates on the safe side, measured with the compilers of the \
+         boards.";
+    NotGenerated = "ET0505", "Firmware for this cannot be made yet",
+        "`gen-firmware` knows the boards Uno and ESP32, the sensors lm35, ntc, ldr, grove-light, \
+         grove-loudness, analog, digital, dht11 and dht22, the actuators relay, led and pwm, and \
+         the programs interval, on-change, on-request and features.";
 }
 
 impl Code {

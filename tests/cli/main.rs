@@ -10,6 +10,7 @@
 mod apply;
 mod control;
 mod explain;
+mod firmware;
 mod get;
 mod init;
 mod runtime;
