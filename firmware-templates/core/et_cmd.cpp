@@ -402,7 +402,7 @@ Status Node::program(char **words, uint8_t count, uint32_t now, Why &why) {
     const uint32_t own_period = steady ? ET_DEFAULT_PERIOD : ET_PERIOD_MIN;
     group.pmin = given[PMIN] ? figures[PMIN] : steady && given[PMAX] ? figures[PMAX] : own_period;
     group.pmax = steady ? group.pmin : given[PMAX] ? figures[PMAX] : 0;
-    why = WHY_PMIN;
+    why = given[PMIN] && given[PMAX] && figures[PMIN] == figures[PMAX] ? WHY_PERIOD : WHY_PMIN;
   }
   if (group.program == ON_REQUEST) {
     group.pmin = group.pmax = 0;

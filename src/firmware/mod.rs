@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::manifest::diagnostic::Code;
 use crate::manifest::kinds::{
     ActuatorPart, Board as BoardName, NodeProfileSpec, Pin, PropertyModel, SensorPart, SensorSpec,
-    Transport, TwinModelSpec, ValueType,
+    Transmission, Transport, TwinModelSpec, ValueType,
 };
 use crate::scalar::{Deadband, PropertyPath, suggest};
 
@@ -342,6 +342,84 @@ impl Firmware {
         };
         firmware.measure(spec, &mut problems);
         if problems.list.is_empty() { Ok(firmware) } else { Err(problems.list) }
+    }
+
+    /// The firmware of a simulated node: it measures `sensors`, obeys what the profile's would, and
+    /// fits on any board.
+    ///
+    /// * `transmission`: the twin's own, in place of the profile's.
+    pub fn simulated(
+        name: &str,
+        spec: Option<&NodeProfileSpec>,
+        model: &TwinModelSpec,
+        sensors: &[PropertyPath],
+        transmission: Option<&Transmission>,
+    ) -> Self {
+        let planned = spec.and_then(|spec| Self::plan(name, spec, Some(model)).ok());
+        let sensors: Vec<Property> = sensors
+            .iter()
+            .take(SENSOR_PROPERTIES_MAX)
+            .map(|path| {
+                let declared = model.property(&path.feature, &path.property);
+                let least = declared.and_then(|declared| declared.minimum);
+                let most = declared.and_then(|declared| declared.maximum);
+                let range = (
+                    least.map_or(i32::MIN + 1, |least| fixed(least, 2)),
+                    most.map_or(i32::MAX, |most| fixed(most, 2)),
+                );
+                let nested = is_nested(path, Some(model));
+                Property {
+                    path: path.clone(),
+                    nested,
+                    places: 2,
+                    range,
+                    boolean: false,
+                    safe: None,
+                }
+            })
+            .collect();
+        let mut own = spec.cloned().unwrap_or_else(|| NodeProfileSpec {
+            board: BoardName::Host,
+            transport: None,
+            sensors: Vec::new(),
+            actuators: Vec::new(),
+            programs: Vec::new(),
+            transmission: None,
+            memory: None,
+            lease: None,
+            channels: Vec::new(),
+        });
+        // What firmware does not have yet, a simulated node does without.
+        own.programs.retain(|program| PROGRAMS.contains(&program.as_str()));
+        own.transmission = transmission.cloned().or(own.transmission);
+        let mut ignored = Problems::default();
+        let programs = programs(&own, &mut ignored);
+        let mut board = planned.as_ref().map_or_else(
+            || board(BoardName::Esp32).unwrap_or_else(|| unreachable!("the ESP32 is a board")),
+            |planned| planned.board.clone(),
+        );
+        if planned.is_none() {
+            board.name = "host".to_owned();
+        }
+        let sample_ms = own.transmission.as_ref().and_then(|t| t.epmin.or(t.epmax));
+        let readings = own.memory.as_ref().and_then(|memory| memory.ring).unwrap_or(board.ring);
+        Self {
+            profile: name.to_owned(),
+            transmission: default_transmission(&own, &sensors, Some(model), programs, &mut ignored),
+            actuators: planned.map_or_else(Vec::new, |planned| planned.actuators),
+            fitted: Vec::new(),
+            programs,
+            period_min: board.period_min,
+            sample_ms: sample_ms.map_or(SAMPLE_MS, |period| ms(period.as_ms()).max(5)),
+            lease_ms: own.lease.map_or(LEASE_MS, |lease| ms(lease.as_ms()).clamp(1000, 86_400_000)),
+            groups: board.groups.min(sensors.len().max(1) as u32),
+            ring: readings.clamp(1, 2000) * (10 + 5 * sensors.len() as u32),
+            line: 0,
+            flash: 0,
+            ram: 0,
+            sensors,
+            board,
+        }
     }
 
     /// Sizes, and whether they fit.

@@ -312,7 +312,7 @@ words! {
         Lease = "lease",
         /// Samples were overwritten before they were sent; `lost` counts them since boot.
         Overflow = "overflow",
-        /// A sensor does not answer, or answers again.
+        /// A sensor does not answer; `why` names its property.
         Fault = "fault",
         /// A trial ended without `keep`.
         Reverted = "reverted",
@@ -834,6 +834,8 @@ pub struct Sample {
     pub program: String,
     /// Sent later than measured.
     pub old: bool,
+    /// When it was measured, milliseconds since 1970: of an old one, if the node was told the time.
+    pub time: Option<u64>,
     /// The values.
     pub values: Vec<Measured>,
 }
@@ -862,6 +864,8 @@ pub struct Features {
     pub program: String,
     /// Sent later than measured.
     pub old: bool,
+    /// When it was measured, milliseconds since 1970: of an old one, if the node was told the time.
+    pub time: Option<u64>,
     /// How many samples it is made of.
     pub n: u32,
     /// By property.
@@ -1118,6 +1122,9 @@ impl Serialize for Sample {
         if self.old {
             map.serialize_entry("old", &1)?;
         }
+        if let Some(time) = self.time {
+            map.serialize_entry("time", &time)?;
+        }
         let values: Vec<_> = self
             .values
             .iter()
@@ -1138,6 +1145,9 @@ impl Serialize for Features {
         if self.old {
             map.serialize_entry("old", &1)?;
         }
+        if let Some(time) = self.time {
+            map.serialize_entry("time", &time)?;
+        }
         map.serialize_entry("n", &self.n)?;
         let values: Vec<_> = self
             .values
@@ -1157,6 +1167,7 @@ struct Head {
     ms: u32,
     program: String,
     old: bool,
+    time: Option<u64>,
 }
 
 impl Head {
@@ -1167,7 +1178,8 @@ impl Head {
             number.ok_or_else(|| E::custom(format!("`{key}` is not a 32-bit number")))
         };
         match key {
-            "k" | "time" => {}
+            "k" => {}
+            "time" => self.time = value.as_u64(),
             "boot" => self.boot = count(&value)?,
             "seq" => self.seq = count(&value)?,
             "ms" => self.ms = count(&value)?,
@@ -1197,8 +1209,8 @@ impl<'de> Deserialize<'de> for Sample {
                 Some(value) => values.push(Measured { feature: None, property: key, value }),
             }
         }
-        let Head { boot, seq, ms, program, old } = head;
-        Ok(Self { boot, seq, ms, program, old, values })
+        let Head { boot, seq, ms, program, old, time } = head;
+        Ok(Self { boot, seq, ms, program, old, time, values })
     }
 }
 
@@ -1227,8 +1239,8 @@ impl<'de> Deserialize<'de> for Features {
                 }
             }
         }
-        let Head { boot, seq, ms, program, old } = head;
-        Ok(Self { boot, seq, ms, program, old, n, values })
+        let Head { boot, seq, ms, program, old, time } = head;
+        Ok(Self { boot, seq, ms, program, old, time, n, values })
     }
 }
 
