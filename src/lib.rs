@@ -10,7 +10,7 @@
 //! there ([`reconcile`]), and kept so by the [`runtime`].
 //!
 //! Imports point one way: `scalar`, `telemetry` ← `http` ← `store` ← `twin`, `writer` ← `node` ←
-//! `edgeai`, `registry` ← `cacc`, `trigger` ← `manifest` ← `reconcile` ← `simulate`, `runtime` ←
+//! `edgeai`, `registry` ← `cacc`, `trigger` ← `firmware`, `manifest` ← `reconcile` ← `simulate`, `runtime` ←
 //! `bench` ← `cli`.
 //! `ARCHITECTURE.md` says why, and `tests/tidy.rs` holds it.
 
@@ -28,6 +28,7 @@ pub mod edgeai;
 pub mod registry;
 
 pub mod cacc;
+pub mod firmware;
 pub mod manifest;
 pub mod reconcile;
 pub mod trigger;

@@ -1,24 +1,31 @@
 //! Simulated nodes: they read a made-up office and send what they read over real MQTT sockets.
 //!
-//! A node stands for every twin that names a NodeProfile. It is an ordinary MQTT client: QoS 1,
-//! numbered readings, reconnecting with backoff. Faults come and go in its sensors, so anomalies
-//! are among the readings.
+//! A node stands for every twin that names a NodeProfile. It is an ordinary MQTT client that obeys
+//! what firmware obeys ([`node`]): commands, lease, programs, store and forward. Faults come and go
+//! in its sensors, so anomalies are among the readings.
 //!
 //! Not here: how a room behaves (`edgeai::generate`), scenarios in virtual time (later).
 
+pub mod node;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rumqttc::{AsyncClient, EventLoop, MqttOptions, NetworkOptions, QoS};
-use serde_json::{Map, Value, json};
-use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use rumqttc::{
+    AsyncClient, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Packet, Publish, QoS,
+    SubscribeFilter,
+};
+use tokio::sync::{mpsc, watch};
 
 use crate::edgeai::generate::{CHANNELS, Generator};
+use crate::firmware::Firmware;
 use crate::http::stopped;
 use crate::manifest::{Object, Spec};
 use crate::node::external::Broker;
+use crate::node::wire::{Desired, Uplink};
 use crate::node::{Leaf, Topic};
+use crate::scalar::PropertyPath;
 use crate::twin::ThingId;
 
 /// Simulated nodes in one process; more twins than this are left without. A thousand sockets fit
@@ -39,10 +46,10 @@ const WAITING_MAX: usize = 64;
 pub struct Node {
     /// Its twin.
     pub thing: ThingId,
-    /// For each of the generator's channels, the feature and property that it is sent as.
-    pub channels: Vec<(usize, String, String)>,
-    /// Time between readings.
-    pub interval: Duration,
+    /// The generator's channel of each of its sensors.
+    pub channels: Vec<usize>,
+    /// What it obeys.
+    pub firmware: Arc<Firmware>,
 }
 
 /// The nodes of the twins that name a profile, by thing ID.
@@ -64,8 +71,9 @@ pub fn nodes(objects: &[Object]) -> Vec<Node> {
         };
         let Ok(thing) = ThingId::parse(&object.thing_id()) else { continue };
         let bare = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
-        let profile = named(bare(profile)).find_map(|object| match &object.spec {
-            Spec::NodeProfile(profile) => Some(profile),
+        let name = bare(profile);
+        let profile = named(name.clone()).find_map(|object| match &object.spec {
+            Spec::NodeProfile(profile) => Some(&**profile),
             _ => None,
         });
         let model = twin.model.as_deref().map(bare).and_then(|name| {
@@ -75,25 +83,20 @@ pub fn nodes(objects: &[Object]) -> Vec<Node> {
             })
         });
         let Some(model) = model else { continue };
-        let channels: Vec<(usize, String, String)> = CHANNELS
+        let (channels, sensors): (Vec<usize>, Vec<PropertyPath>) = CHANNELS
             .iter()
             .enumerate()
             .filter_map(|(index, name)| {
                 let feature = model.feature_of(name)?;
-                Some((index, feature.to_owned(), (*name).to_owned()))
+                Some((index, format!("{feature}/{name}").parse().ok()?))
             })
-            .collect();
+            .unzip();
         if channels.is_empty() {
             continue;
         }
-        let transmission = twin
-            .transmission
-            .as_ref()
-            .or_else(|| profile.and_then(|profile| profile.transmission.as_ref()));
-        let interval = transmission.and_then(|transmission| transmission.interval);
-        let interval = interval.map_or(Duration::from_secs(1), |interval| interval.as_std());
-        let interval = interval.max(Duration::from_millis(10));
-        found.insert(thing.clone(), Node { thing, channels, interval });
+        let own = twin.transmission.as_ref();
+        let firmware = Arc::new(Firmware::simulated(&name, profile, model, &sensors, own));
+        found.insert(thing.clone(), Node { thing, channels, firmware });
     }
     found.into_values().take(NODES_MAX).collect()
 }
@@ -107,6 +110,57 @@ pub async fn run(nodes: Vec<Node>, broker: Broker, seed: u64, stop: watch::Recei
     while running.join_next().await.is_some() {}
 }
 
+/// What a simulated node runs on: the made-up office and its MQTT client.
+struct Lab<'a> {
+    thing: &'a ThingId,
+    channels: &'a [usize],
+    generator: Generator,
+    /// The office at this moment, and which moment that is.
+    sample: (u32, Vec<f32>),
+    sample_ms: u32,
+    now: u32,
+    started: Instant,
+    client: AsyncClient,
+    connected: bool,
+    full: bool,
+}
+
+impl node::Environment for Lab<'_> {
+    fn read(&mut self, sensor: usize) -> Option<i32> {
+        // All sensors of a moment see the same office, and no faster than it is looked at.
+        if self.sample.1.is_empty() || self.now.wrapping_sub(self.sample.0) >= self.sample_ms {
+            let t = START_S + self.started.elapsed().as_secs_f64() * SPEED;
+            self.sample = (self.now, self.generator.next(t).values.to_vec());
+        }
+        let value = self.sample.1.get(*self.channels.get(sensor)?)?;
+        Some((f64::from(*value) * 100.0).round() as i32)
+    }
+
+    fn ready(&self) -> bool {
+        self.connected && !self.full
+    }
+
+    fn send(&mut self, message: Uplink) {
+        let leaf = message.leaf();
+        // Readings are numbered and safe when acknowledged; the rest is repeated by who asked.
+        let (quality, retain) = match leaf {
+            Leaf::State => (QoS::AtLeastOnce, true),
+            Leaf::Data | Leaf::Features => (QoS::AtLeastOnce, false),
+            _ => (QoS::AtMostOnce, false),
+        };
+        let topic = Topic { thing: self.thing.clone(), leaf }.to_string();
+        let sent = self.client.try_publish(topic, quality, retain, message.encode());
+        self.full = sent.is_err();
+    }
+}
+
+/// What comes to a node.
+enum Arrival {
+    Connected,
+    Gone,
+    Message(Publish),
+}
+
 async fn run_node(
     node: Node,
     number: u32,
@@ -115,58 +169,111 @@ async fn run_node(
     mut stop: watch::Receiver<bool>,
 ) {
     let name = format!("sim-{}-{}", node.thing.namespace(), node.thing.name());
+    let topic = |leaf| Topic { thing: node.thing.clone(), leaf }.to_string();
+    // Each start is a new boot, so that readings of different starts are never mixed up.
+    let mut boot = u32::try_from(crate::telemetry::now_us() / 1_000_000).unwrap_or(1);
+    let will = LastWill::new(
+        topic(Leaf::State),
+        format!("{{\"up\":0,\"boot\":{boot}}}"),
+        QoS::AtLeastOnce,
+        true,
+    );
     let mut options = MqttOptions::new(name, broker.host, broker.port);
-    options.set_keep_alive(Duration::from_secs(30)).set_clean_session(true);
+    options.set_keep_alive(Duration::from_secs(30)).set_clean_session(true).set_last_will(will);
     let (client, mut events) = AsyncClient::new(options, WAITING_MAX);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     events.set_network_options(network);
-
-    let topic = Topic { thing: node.thing.clone(), leaf: Leaf::Data }.to_string();
-    let mut generator = Generator::new(seed, number).fault_gap(FAULT_GAP);
-    let mut tick = tokio::time::interval(node.interval);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    // Each start is a new boot, so that readings of different starts are never mixed up.
-    let boot = crate::telemetry::now_us() / 1_000_000;
-    let started = Instant::now();
-    let mut seq = 0_u64;
-    let connection = keep_connected(&mut events);
+    let (arrivals, mut arrived) = mpsc::channel(WAITING_MAX);
+    let wanted = [topic(Leaf::Command), topic(Leaf::Desired)];
+    let connection = keep_connected(&mut events, &client, &wanted, arrivals);
     let mut connection = std::pin::pin!(connection);
+
+    let started = Instant::now();
+    let build = "simulated".to_owned();
+    let uptime = || started.elapsed().as_millis() as u32;
+    let mut state = node::Node::new(node.firmware.clone(), build.clone(), boot, uptime());
+    let period = node.firmware.transmission.pmin.max(1);
+    let mut lab = Lab {
+        thing: &node.thing,
+        channels: &node.channels,
+        generator: Generator::new(seed, number).fault_gap(FAULT_GAP),
+        sample: (0, Vec::new()),
+        // The office's faults come and go by samples: looking more often must not hurry them.
+        sample_ms: node.firmware.sample_ms.min(period),
+        now: uptime(),
+        started,
+        client: client.clone(),
+        connected: false,
+        full: false,
+    };
     loop {
-        tokio::select! {
+        // A full queue is tried again a little later.
+        let most = if lab.full { 20 } else { 60_000 };
+        let wait = state.next_due(uptime(), most).max(1);
+        let arrival = tokio::select! {
             () = stopped(&mut stop) => return,
             () = &mut connection => return,
-            _ = tick.tick() => {}
+            arrival = arrived.recv() => arrival,
+            () = tokio::time::sleep(Duration::from_millis(wait.into())) => None,
+        };
+        lab.now = uptime();
+        lab.full = false;
+        match arrival {
+            Some(Arrival::Connected) => {
+                lab.connected = true;
+                state.connected();
+            }
+            Some(Arrival::Gone) => lab.connected = false,
+            Some(Arrival::Message(publish)) => {
+                let body = String::from_utf8_lossy(&publish.payload);
+                if publish.topic == wanted[0] {
+                    state.command(&body, lab.now, &mut lab);
+                } else if let Ok(desired) = serde_json::from_str::<Desired>(&body) {
+                    state.desired(desired.version, &desired.cmd, lab.now, &mut lab);
+                }
+            }
+            None => {}
         }
-        let t = START_S + started.elapsed().as_secs_f64() * SPEED;
-        let sample = generator.next(t);
-        let mut payload = Map::from_iter([
-            ("seq".to_owned(), Value::from(seq)),
-            ("boot".to_owned(), Value::from(boot)),
-        ]);
-        for (channel, feature, property) in &node.channels {
-            let value = (f64::from(sample.values[*channel]) * 100.0).round() / 100.0;
-            let feature = payload.entry(feature.clone()).or_insert_with(|| json!({}));
-            feature[property] = value.into();
-        }
-        let payload = Value::Object(payload).to_string();
-        // A full queue means that the broker is away: like a node without a buffer, skip.
-        if client.try_publish(&topic, QoS::AtLeastOnce, false, payload).is_ok() {
-            seq += 1;
+        state.poll(lab.now, &mut lab);
+        if state.wants_restart() {
+            boot = boot.wrapping_add(1);
+            state = node::Node::new(node.firmware.clone(), build.clone(), boot, lab.now);
         }
     }
 }
 
-async fn keep_connected(events: &mut EventLoop) {
+async fn keep_connected(
+    events: &mut EventLoop,
+    client: &AsyncClient,
+    topics: &[String; 2],
+    arrivals: mpsc::Sender<Arrival>,
+) {
     let mut wait = Duration::from_millis(100);
     loop {
-        match events.poll().await {
-            Ok(_) => wait = Duration::from_millis(100),
+        let arrival = match events.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                wait = Duration::from_millis(100);
+                let filters = topics
+                    .iter()
+                    .map(|topic| SubscribeFilter::new(topic.clone(), QoS::AtLeastOnce));
+                if let Err(error) = client.try_subscribe_many(filters) {
+                    tracing::warn!(%error, "a simulated node cannot be commanded");
+                }
+                continue;
+            }
+            Ok(Event::Incoming(Packet::SubAck(_))) => Arrival::Connected,
+            Ok(Event::Incoming(Packet::Publish(publish))) => Arrival::Message(publish),
+            Ok(_) => continue,
             Err(error) => {
                 tracing::debug!(%error, "a simulated node reconnects");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(5));
+                Arrival::Gone
             }
+        };
+        if arrivals.send(arrival).await.is_err() {
+            return;
         }
     }
 }
@@ -186,6 +293,6 @@ mod tests {
         let first = &nodes[0];
         assert_eq!(first.thing.as_str(), "lab:bench");
         assert_eq!(first.channels.len(), 4);
-        assert_eq!(first.interval, Duration::from_secs(1));
+        assert_eq!(first.firmware.transmission.pmin, 1000);
     }
 }

@@ -16,7 +16,7 @@ const ORDER: [&[&str]; 12] = [
     &["node"],
     &["edgeai", "registry"],
     &["cacc", "trigger"],
-    &["manifest"],
+    &["firmware", "manifest"],
     &["reconcile"],
     &["simulate", "runtime"],
     &["bench"],

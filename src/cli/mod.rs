@@ -20,6 +20,7 @@ mod doctor;
 mod error;
 mod events;
 mod explain;
+mod gen_firmware;
 mod get;
 mod init;
 mod manifests;
@@ -139,6 +140,7 @@ enum Verb {
     Events(events::Args),
     Explain(explain::Args),
     Schema(schema::Args),
+    GenFirmware(gen_firmware::Args),
     Train(train::Args),
     Serve(serve::Args),
     Config(config::Args),
@@ -185,6 +187,7 @@ impl Verb {
             Self::Events(args) => events::run(args, global, output),
             Self::Explain(args) => explain::run(args, output),
             Self::Schema(args) => schema::run(args, output),
+            Self::GenFirmware(args) => gen_firmware::run(args, output),
             Self::Train(args) => train::run(args, output),
             Self::Serve(args) => serve::run(args, output),
             Self::Config(args) => {

@@ -119,7 +119,8 @@ codes! {
          letter or digit and holds letters, digits, `.`, `_` and `-`, at most 128. A namespace \
          follows Ditto's rule: it starts with a letter; letters, digits and `_`, in parts that \
          are joined by `.` or `-`, each starting with a letter. A feature or property starts \
-         with a letter or `_` and holds letters, digits, `_`, `-` and `.`. Namespace, colon and \
+         with a letter or `_` and holds letters, digits, `_`, `-` and `.`; `k`, `boot`, `seq`, `ms`, \
+         `program`, `old` and `time` mean something else in a node's messages. Namespace, colon and \
          name together are at most 256 characters.";
     Contradiction = "ET0110", "Fields contradict each other",
         "Some fields exclude each other (a Model has a `file` or a recipe to `train`, not both), \
@@ -191,6 +192,22 @@ codes! {
     UnitsDiffer = "ET0407", "An expression compares values of different units",
         "Both sides have a unit in their TwinModel, and the units differ. Comparing a \
          temperature with a humidity says nothing.";
+    BadPin = "ET0501", "A pin cannot be used so",
+        "The board has no such pin, or it cannot do what the part needs: measure a voltage, be an \
+         output, be dimmed; or the board needs it itself. Pins go by the name that is printed on \
+         the board.";
+    PinTwice = "ET0502", "A pin is used twice",
+        "Two parts share a pin. Each sensor and actuator needs one of its own.";
+    TooFast = "ET0503", "A sensor is read too often",
+        "The part needs more time between two readings than `period` gives it.";
+    DoesNotFit = "ET0504", "Firmware does not fit",
+        "Flash, RAM, the ring of readings, the length of a message or the capacity of a serial line \
+         is exceeded. The sums are estimates on the safe side, measured with the compilers of the \
+         boards.";
+    NotGenerated = "ET0505", "Firmware for this cannot be made yet",
+        "`gen-firmware` knows the boards Uno and ESP32, the sensors lm35, ntc, ldr, grove-light, \
+         grove-loudness, analog, digital, dht11 and dht22, the actuators relay, led and pwm, and \
+         the programs interval, on-change, on-request and features.";
 }
 
 impl Code {

@@ -27,8 +27,9 @@ pub use diagnostic::{Code, Diagnostic, Severity};
 pub use disk::load;
 pub use kinds::{API_VERSION, DEFAULT_NAMESPACE, Kind, Metadata, Spec};
 
+use crate::firmware::Firmware;
 use crate::scalar::suggest;
-use kinds::{ServiceNames, TwinSetSpec, TwinSpec};
+use kinds::{ServiceNames, TwinModelSpec, TwinSetSpec, TwinSpec};
 use yaml::{Document, Node, NodeValue, Region};
 
 /// One text to parse.
@@ -228,6 +229,73 @@ fn is_declared(document: &Document) -> bool {
     document.root.at(&["status", "madeBy"]).is_none()
 }
 
+/// Parses texts, checks them, and plans the firmware of the profiles that `wanted` picks. What
+/// firmware cannot be made of is reported at its place, like every other mistake.
+pub fn plan_firmware(
+    sources: &[Source],
+    wanted: impl Fn(&Object) -> bool,
+) -> (Parsed, Vec<Firmware>) {
+    let mut diagnostics = Vec::new();
+    let mut drafts = Vec::new();
+    for source in sources {
+        let documents = yaml::read(&source.name, &source.text, &mut diagnostics);
+        for document in documents.into_iter().flat_map(unroll).filter(is_declared) {
+            drafts.push(Draft::new(&source.name, document, &mut diagnostics));
+        }
+    }
+    check::check(&drafts, sources, &[], &mut diagnostics);
+    let mut planned = Vec::new();
+    if !diagnostics.iter().any(Diagnostic::is_error) {
+        let object = |draft: &Draft| {
+            let (metadata, spec) = draft.typed.clone()?;
+            Some(draft.object(metadata, spec))
+        };
+        let objects: Vec<(Object, &Draft)> =
+            drafts.iter().filter_map(|draft| Some((object(draft)?, draft))).collect();
+        let all: Vec<Object> = objects.iter().map(|(object, _)| object.clone()).collect();
+        for (object, draft) in &objects {
+            let Spec::NodeProfile(profile) = &object.spec else { continue };
+            if !wanted(object) {
+                continue;
+            }
+            let model = model_of_profile(&all, object);
+            match Firmware::plan(&object.metadata.name, profile, model) {
+                Ok(firmware) => planned.push(firmware),
+                Err(problems) => diagnostics.extend(problems.into_iter().map(|problem| {
+                    let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
+                    let region = draft.root.region_at(&path);
+                    let message = problem.message;
+                    let mut found =
+                        Diagnostic::error(problem.code, draft.file.as_str(), region, message);
+                    found.help = problem.help;
+                    found
+                })),
+            }
+        }
+    }
+    diagnostic::finish(&mut diagnostics, sources);
+    let objects = drafts.into_iter().filter_map(Draft::into_object).collect();
+    (Parsed { objects, diagnostics, files: sources.len() }, planned)
+}
+
+/// The model of the first twin that uses a profile.
+pub fn model_of_profile<'a>(objects: &'a [Object], profile: &Object) -> Option<&'a TwinModelSpec> {
+    let name = |reference: &str| reference.rsplit('/').next().unwrap_or(reference).to_owned();
+    let model = objects.iter().find_map(|object| {
+        let twin = match &object.spec {
+            Spec::Twin(twin) => twin,
+            Spec::TwinSet(set) => &set.template.spec,
+            _ => return None,
+        };
+        let used = twin.node.as_ref()?.profile.as_deref()?;
+        (name(used) == profile.metadata.name).then(|| twin.model.as_deref().map(name)).flatten()
+    })?;
+    objects.iter().find_map(|object| match &object.spec {
+        Spec::TwinModel(spec) if object.metadata.name == model => Some(&**spec),
+        _ => None,
+    })
+}
+
 fn finish(
     drafts: Vec<Draft>,
     sources: &[Source],
@@ -363,14 +431,18 @@ impl Draft {
         kind
     }
 
-    fn into_object(self) -> Option<Object> {
-        let (metadata, spec) = self.typed?;
+    fn into_object(mut self) -> Option<Object> {
+        let (metadata, spec) = self.typed.take()?;
+        Some(self.object(metadata, spec))
+    }
+
+    fn object(&self, metadata: Metadata, spec: Spec) -> Object {
         let kind = spec.kind();
         let spec_json = self.root.get("spec").map(Node::to_json).unwrap_or_default();
         let json = object_json(kind, &metadata, spec_json);
-        let origin = Origin { line: self.root.region.at.line, file: self.file };
+        let origin = Origin { line: self.root.region.at.line, file: self.file.clone() };
         let origin = if origin.line == 0 { Origin::default() } else { origin };
-        Some(Object { kind, metadata, spec, json, origin })
+        Object { kind, metadata, spec, json, origin }
     }
 }
 
@@ -412,9 +484,7 @@ pub fn not_acted_on(object: &Object) -> Vec<String> {
         )]
     };
     match &object.spec {
-        Spec::NodeProfile(_) => {
-            whole("only `run --simulate` uses it, firmware is not generated from it yet")
-        }
+        Spec::NodeProfile(_) => Vec::new(),
         Spec::Channel(_) => whole("no link budget acts on it yet"),
         Spec::ContextRule(_) => whole("no controller acts on it yet"),
         Spec::Rollout(_) => whole("no rollout acts on it yet"),

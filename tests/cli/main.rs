@@ -11,6 +11,7 @@ mod apply;
 mod config;
 mod control;
 mod explain;
+mod firmware;
 mod get;
 mod init;
 mod runtime;

@@ -64,10 +64,13 @@ fn mistakes_are_found_where_they_stand() {
         cases += 1;
     }
     assert!(cases >= 25, "{cases} cases");
-    // `ET0001` has no file to stand in.
+    // `ET0001` has no file to stand in; the last two are `gen-firmware`'s alone.
+    let elsewhere = ["ET0001", "ET0504", "ET0505"];
     let all = edgetwin_codes();
-    let missing: Vec<_> =
-        all.iter().filter(|code| !seen.contains(*code) && *code != "ET0001").collect();
+    let missing: Vec<_> = all
+        .iter()
+        .filter(|code| !seen.contains(*code) && !elsewhere.contains(&code.as_str()))
+        .collect();
     assert!(missing.is_empty(), "no case for {missing:?}");
 }
 

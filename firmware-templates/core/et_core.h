@@ -1,0 +1,163 @@
+// A node: transmission programs, commands, lease, trial, ring. Plain C++11 without any call of a
+// board; clock, sensors, memory and link come through `Port`.
+//
+// Programs: `interval` sends every period; `on-change` when a value differs from the last one sent
+// by `st`, or crosses `gt` or `lt` since then, not before `pmin` and not later than `pmax`;
+// `on-request` when asked; `features` sends minimum, maximum, mean and variance of each period.
+#pragma once
+#include "et_config.h"
+#include "et_line.h"
+#include "et_ring.h"
+
+namespace et {
+
+enum Program : uint8_t { INTERVAL, ON_CHANGE, ON_REQUEST, FEATURES, PROGRAMS };
+enum Status : uint8_t { OK, RANGE, OP, CRC, BUSY, LATE, DENIED };
+enum Why : uint8_t {
+  WHY_NONE, WHY_ID, WHY_LENGTH, WHY_OP, WHY_ARGS, WHY_TTL, WHY_PROGRAM, WHY_ON, WHY_PERIOD, WHY_PMIN,
+  WHY_PMAX, WHY_ST, WHY_GT, WHY_LT, WHY_TRIAL, WHY_LEASE, WHY_PROP, WHY_VALUE, WHY_RESEND, WHY_TIME,
+  WHY_RADIO
+};
+// The topic's leaf: data, feat, ack, event, state.
+enum Kind : uint8_t { SAMPLE, FEATURE, ACK, EVENT, STATE };
+enum Cause : uint8_t { CAUSE_POWER, CAUSE_RESET, CAUSE_WATCHDOG, CAUSE_BROWNOUT };
+
+const uint8_t SENSORS = ET_SENSORS;                  // properties that are measured come first
+const uint8_t PROPERTIES = ET_SENSORS + ET_ACTUATORS;
+const uint8_t GROUPS = ET_GROUPS;
+const uint16_t ALL = static_cast<uint16_t>((1UL << ET_SENSORS) - 1);
+const uint32_t PERIOD_MAX = 86400000UL;              // a day
+const uint8_t BODY_MAX = 160;
+const uint8_t IDS = 4;                               // answers that are kept
+
+struct Property {
+  char name[ET_NAME_LEN];
+  char feature[ET_NAME_LEN];
+  uint8_t nested;              // the name alone is ambiguous: its feature stands beside it
+  value_t minimum, maximum;    // in 10^-places of the unit
+  uint8_t places;
+  uint8_t boolean;
+  value_t safe;                // an actuator's value when the edge is lost; NONE: as it is
+};
+extern const Property properties[PROPERTIES ? PROPERTIES : 1] ET_FLASH;
+
+// How some properties are sent.
+struct Group {
+  uint16_t members;
+  uint8_t program;
+  uint32_t pmin, pmax;         // ms; pmax 0: no limit
+};
+
+// How all properties are sent. The first group has those that are in no other.
+struct Transmission {
+  Group group[GROUPS];
+  uint8_t groups;
+  value_t st[SENSORS], gt[SENSORS], lt[SENSORS];
+};
+
+// What a node runs on. All of it returns at once, or feeds the watchdog while it waits.
+struct Port : Sink {
+  // A sensor's value, at most as old as the sensor's own period; NONE if it does not answer.
+  virtual value_t read(uint8_t property, uint32_t now) = 0;
+  virtual void actuate(uint8_t property, value_t value) = 0;
+  // Whether a message would leave now. A reading is only begun if so.
+  virtual bool ready(Kind kind) = 0;
+  virtual void begin(Kind kind, uint32_t seq) = 0;
+  virtual void end() = 0;
+  // Readings below this number are safe with the edge.
+  virtual uint32_t acknowledged(uint32_t sent) = 0;
+  virtual void load(uint16_t at, void *to, uint8_t len) = 0;
+  virtual void save(uint16_t at, const void *from, uint8_t len) = 0;
+  virtual void restart() = 0;
+  // Joins another network that the node knows; false if it does not know it.
+  virtual bool radio(const char *ssid) = 0;
+
+ protected:
+  ~Port() {}
+};
+
+class Node {
+ public:
+  explicit Node(Port &port);
+
+  // Reads what is kept and counts the boot. `build` is in flash.
+  void start(uint32_t now, Cause cause);
+  // Does what is due. Call it at least once a millisecond's worth of loop.
+  void poll(uint32_t now);
+  // Takes a command. `body` ends with 0 and is changed. `intact`: its checksum was right.
+  void command(char *body, uint32_t now, bool intact = true);
+  // Takes the retained desired transmission, a command with the id 0.
+  void desired(uint32_t version, char *body, uint32_t now);
+  // The link is new: what was not acknowledged is sent again, after the state.
+  void connected();
+
+  uint32_t boot() const { return boot_; }
+  uint32_t lost() const { return lost_; }
+  // Whether it only waits: no program samples all the time.
+  bool idle() const;
+
+ private:
+  struct Answer { uint32_t id; uint8_t status, why, shown; };
+  struct Sums { value_t first, least, most; int64_t sum; uint64_t squares; uint16_t count; };
+
+  // et_core.cpp
+  void run(uint8_t group, uint32_t now);
+  void sample(uint16_t members, uint8_t program, uint32_t now);
+  void note(uint8_t property, value_t value);
+  bool changed(uint8_t property, value_t value, bool any) const;
+  void accumulate(uint8_t group, uint32_t now);
+  void send_features(uint8_t group, uint32_t now);
+  void push(const uint8_t *record, uint8_t len);
+  void forward(uint32_t now);
+  void write_record(uint32_t seq, bool old, uint32_t now);
+
+  // et_cmd.cpp
+  Status obey(char **words, uint8_t count, uint32_t now, Why &why, uint8_t &shown);
+  Status program(char **words, uint8_t count, uint32_t now, Why &why);
+  void execute(uint32_t id, char **words, uint8_t count, uint32_t now);
+  Status thresholds(char *list, uint16_t members, value_t *into, Why wrong, Why &why);
+  int8_t find(const char *name, uint8_t from, uint8_t to) const;
+  bool decimal(const char *text, uint8_t places, value_t &value) const;
+
+  void answer(const Answer &what, bool again, uint32_t now);
+  void write_transmission(Writer &writer);
+  void write_group(Writer &writer, const Group &group);
+  void write_thresholds(Writer &writer, const char *name, const value_t *list, uint16_t members);
+  void write_name(Writer &writer, uint8_t property);
+  void write_key(Writer &writer, uint8_t property);
+  value_t measure(uint8_t property, uint32_t now);
+  void write_state(uint32_t now);
+  void write_event(uint8_t event, uint32_t now);
+  void adopt(const Transmission &next, uint32_t now);
+  void fall_back(uint32_t now);
+  bool load_kept(Transmission &to);
+  void look_if_kept();
+  void keep();
+  void count_boot();
+
+  Port &port_;
+  Ring<ET_RING_BYTES> ring_;
+  Transmission tx_, before_;
+  uint32_t due_[GROUPS], sent_at_[GROUPS];
+  value_t last_[SENSORS ? SENSORS : 1];        // as last sent
+  uint16_t pending_;                           // on-change: differ, and not sent yet
+  uint16_t silent_;                            // sensors that do not answer
+  Sums sums_[SENSORS ? SENSORS : 1];
+  uint32_t samples_[GROUPS];
+  value_t acts_[ET_ACTUATORS ? ET_ACTUATORS : 1];
+  Answer answers_[IDS];
+  uint8_t answered_;
+  uint8_t cause_, events_, fault_;
+  bool leased_, kept_, trial_, state_due_, restart_due_, settled_;
+  const char *safe_why_;
+  uint32_t lease_ms_, renewed_, trial_from_, trial_ms_;
+  uint32_t boot_, lost_, version_;
+  uint8_t quick_;
+  uint32_t sent_;                              // next reading to send
+  uint32_t resend_, resend_end_;               // to send again: [resend_, resend_end_)
+  uint64_t unix_ms_;                           // of the edge's clock at unix_at_; 0: not told
+  uint32_t unix_at_, overflow_at_;
+  uint16_t generation_;
+};
+
+}  // namespace et

@@ -1,0 +1,57 @@
+//! What is wrong with a profile, by the field that it is about.
+
+use crate::manifest::diagnostic::Code;
+
+/// A mistake in a NodeProfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What sort of mistake.
+    pub code: Code,
+    /// The field, from the object's root.
+    pub path: Vec<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: Vec<String>,
+    /// It is wrong whether firmware is made or not.
+    pub(super) always: bool,
+}
+
+/// A field's path below `spec`.
+#[derive(Debug, Clone)]
+pub(super) struct Field(Vec<String>);
+
+impl Field {
+    pub(super) fn at(steps: &[&str]) -> Self {
+        Self(["spec"].iter().chain(steps).map(|step| (*step).to_owned()).collect())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Problems {
+    pub(super) list: Vec<Problem>,
+}
+
+impl Problems {
+    fn push(&mut self, code: Code, field: Field, message: &str, always: bool) -> &mut Problem {
+        let message = message.to_owned();
+        self.list.push(Problem { code, path: field.0, message, help: Vec::new(), always });
+        let last = self.list.len() - 1;
+        &mut self.list[last]
+    }
+
+    /// Wrong in any case.
+    pub(super) fn always(&mut self, code: Code, field: Field, message: &str) -> &mut Problem {
+        self.push(code, field, message, true)
+    }
+
+    /// Firmware is not made for it.
+    pub(super) fn not_made(&mut self, field: Field, message: &str) -> &mut Problem {
+        self.push(Code::NotGenerated, field, message, false)
+    }
+
+    /// It does not fit.
+    pub(super) fn too_big(&mut self, field: Field, message: &str) -> &mut Problem {
+        self.push(Code::DoesNotFit, field, message, false)
+    }
+}
