@@ -25,6 +25,7 @@ use super::schema::list_words;
 use super::yaml::{Node, Region, position_in_scalar};
 use super::{DEFAULT_NAMESPACE, Draft, Kind, Object, Source, Spec, object_words};
 use crate::cacc::expr;
+use crate::node::wire::RESERVED;
 use crate::scalar::{PropertyPath, suggest};
 
 /// Transmission programs that every firmware can have.
@@ -771,9 +772,11 @@ impl<'a> Checker<'a, '_> {
     fn twin_model(&mut self, model: &TwinModelSpec) {
         for (feature, FeatureModel { properties, .. }) in &model.features {
             self.member_name(feature, "feature", &["spec", "features", feature]);
+            self.not_reserved(feature, &["spec", "features", feature]);
             for (name, property) in properties {
                 let path = ["spec", "features", feature, "properties", name];
                 self.member_name(name, "property", &path);
+                self.not_reserved(name, &path);
                 let at = |field: &'static str| [&path[..], &[field]].concat();
                 if let (Some(minimum), Some(maximum)) = (property.minimum, property.maximum)
                     && minimum > maximum
@@ -806,6 +809,16 @@ impl<'a> Checker<'a, '_> {
                     self.warning(Code::Unused, &at("enum"), message);
                 }
             }
+        }
+    }
+
+    /// Features and properties share a message with its own members.
+    fn not_reserved(&mut self, name: &str, path: &[&str]) {
+        if RESERVED.contains(&name) {
+            let message = format!("`{name}` has a meaning of its own in a node's messages");
+            self.key_error(Code::BadName, path, message)
+                .help
+                .push(format!("the names taken are {}", list_words(RESERVED.iter().copied())));
         }
     }
 

@@ -119,7 +119,8 @@ codes! {
          letter or digit and holds letters, digits, `.`, `_` and `-`, at most 128. A namespace \
          follows Ditto's rule: it starts with a letter; letters, digits and `_`, in parts that \
          are joined by `.` or `-`, each starting with a letter. A feature or property starts \
-         with a letter or `_` and holds letters, digits, `_`, `-` and `.`. Namespace, colon and \
+         with a letter or `_` and holds letters, digits, `_`, `-` and `.`; `k`, `boot`, `seq`, `ms`, \
+         `program`, `old` and `time` mean something else in a node's messages. Namespace, colon and \
          name together are at most 256 characters.";
     Contradiction = "ET0110", "Fields contradict each other",
         "Some fields exclude each other (a Model has a `file` or a recipe to `train`, not both), \

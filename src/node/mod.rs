@@ -3,7 +3,8 @@
 //! Topics are `et/v1/<namespace>/<name>/<leaf>`. A reading is a JSON object on `…/data`: property
 //! values by feature, `{"environment": {"temperature": 21.5}}`, or bare where the twin's model has
 //! the name once, `{"temperature": 21.5}`. Beside them may stand `seq` (counts readings), `boot`
-//! (counts boots), `time` (milliseconds since 1970, the node's clock) and `program`.
+//! (counts boots), `time` (milliseconds since 1970, the node's clock), and what firmware of ours
+//! says: `k`, `ms` (uptime), `program`, `old` (see `wire`).
 //!
 //! Not here: sockets (`node::mqtt`), twins (`twin`).
 
@@ -11,6 +12,7 @@ pub mod broker;
 pub mod external;
 pub mod frame;
 pub mod mqtt;
+pub mod wire;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -123,6 +125,12 @@ pub struct Reading {
     pub stamp: Option<Stamp>,
     /// The node's clock, milliseconds since 1970, if given.
     pub time_ms: Option<i64>,
+    /// The node's uptime, ms, wrapping, if given.
+    pub uptime_ms: Option<u32>,
+    /// The program that sent it, if given.
+    pub program: Option<String>,
+    /// Sent later than measured.
+    pub old: bool,
 }
 
 /// Why a message is no reading.
@@ -303,7 +311,14 @@ pub fn decode(payload: &[u8], model: Option<&NodeModel>) -> Result<Reading, Payl
     let Value::Object(fields) = value else {
         return Err(PayloadError::NotAReading("a reading is a JSON object"));
     };
-    let mut reading = Reading { values: Object::new(), stamp: None, time_ms: None };
+    let mut reading = Reading {
+        values: Object::new(),
+        stamp: None,
+        time_ms: None,
+        uptime_ms: None,
+        program: None,
+        old: false,
+    };
     let (mut seq, mut boot) = (None, None);
     for (key, value) in fields {
         match (key.as_str(), value) {
@@ -313,7 +328,14 @@ pub fn decode(payload: &[u8], model: Option<&NodeModel>) -> Result<Reading, Payl
                 Some(time_ms) => reading.time_ms = Some(time_ms),
                 None => return Err(PayloadError::Field("time", "milliseconds since 1970")),
             },
-            ("program", Value::String(_)) => {}
+            ("k", Value::String(_)) => {}
+            ("k", _) => return Err(PayloadError::Field("k", "a string")),
+            ("ms", value) => match u32::try_from(counter("ms", &value)?) {
+                Ok(ms) => reading.uptime_ms = Some(ms),
+                Err(_) => return Err(PayloadError::Field("ms", "a 32-bit number")),
+            },
+            ("old", value) => reading.old = counter("old", &value)? != 0,
+            ("program", Value::String(program)) => reading.program = Some(program),
             ("program", _) => return Err(PayloadError::Field("program", "a string")),
             (_, Value::Object(properties))
                 if model.is_none_or(|model| model.features.contains_key(&key)) =>
