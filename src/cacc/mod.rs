@@ -1,5 +1,5 @@
 //! Context-aware communication control: how each node should talk, given what is known now.
 //!
-//! So far: [`expr`], the language of rules, checked against what the rules' twins have.
+//! [`expr`] is the language of rules, checked against what the rules' twins have.
 
 pub mod expr;
