@@ -107,6 +107,9 @@ pub struct Decision {
     /// The rules that have raised once: name, and since when they are in force.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub raised: Vec<(String, i64)>,
+    /// A person's word is in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub steered: bool,
     /// What is asked for, where it waits: a raise that comes at this time.
     #[serde(skip)]
     pub target: Option<(Arc<Tx>, i64)>,
@@ -172,15 +175,20 @@ pub fn decide_node(
     let mut raised: Vec<(String, i64)> =
         active.iter().map(|layer| (layer.name.to_owned(), layer.since_us)).collect();
     raised.sort();
+    let steered = !user.is_empty();
     let Some(previous) = previous else {
         let (tx, changed_us) = (Arc::new(target), now_us);
-        return Decision { tx, schedule, generation: 1, changed_us, raised, target: None };
+        return Decision { tx, schedule, generation: 1, changed_us, raised, steered, target: None };
     };
+    if steered {
+        // A rule that is not heard has its raise still before it.
+        raised.retain(|one| previous.raised.contains(one));
+    }
     // A clock that was set back must not make a raise wait for ever.
     let changed_us = previous.changed_us.min(now_us);
     let keep = Decision { changed_us, target: None, ..previous.clone() };
     if target == *previous.tx && schedule == previous.schedule {
-        return Decision { raised, ..keep };
+        return Decision { raised, steered, ..keep };
     }
     let due_us = changed_us.saturating_add(HOLD_UP_US);
     let asks = |layer: &Layer<'_>| !layer.effect.asked.is_empty();
@@ -188,7 +196,7 @@ pub fn decide_node(
         !previous.raised.iter().any(|(name, since)| name == layer.name && *since == layer.since_us)
     });
     let raises = load(spec, &target, schedule) > load(spec, &previous.tx, previous.schedule);
-    if raises && now_us < due_us && !fresh && user.is_empty() {
+    if raises && now_us < due_us && !fresh && !steered && !previous.steered {
         if let Some(reasons) = reasons {
             let by = reasons.winners.get("pmin").cloned().unwrap_or(Winner::Default);
             let message =
@@ -206,6 +214,7 @@ pub fn decide_node(
         generation: previous.generation.wrapping_add(1).max(1),
         changed_us: now_us,
         raised,
+        steered,
         target: None,
     }
 }

@@ -5,7 +5,9 @@
 //! force into each node's transmission.
 
 pub mod command;
+pub mod controller;
 pub mod decide;
 pub mod expr;
 pub mod rule;
 pub mod window;
+pub mod words;

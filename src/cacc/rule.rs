@@ -189,6 +189,11 @@ pub enum State {
 }
 
 impl State {
+    /// Whether it outlives a restart; a rule that only waits begins to wait anew.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Active { .. } | Self::Cooling { .. })
+    }
+
     /// Since when the rule is in force.
     pub fn active_since(self) -> Option<i64> {
         match self {
