@@ -1,5 +1,13 @@
 //! Context-aware communication control: how each node should talk, given what is known now.
 //!
-//! So far: [`expr`], the language of rules, checked against what the rules' twins have.
+//! [`expr`] is the language of rules, checked against what the rules' twins have; [`window`] keeps
+//! what they say of the past; [`rule`] says where a rule stands; [`decide`] turns the rules in
+//! force into each node's transmission.
 
+pub mod command;
+pub mod controller;
+pub mod decide;
 pub mod expr;
+pub mod rule;
+pub mod window;
+pub mod words;

@@ -33,7 +33,7 @@ use crate::registry::http::Clock;
 use crate::registry::{Balancer, Endpoint, FailureKind, Instance, Now, Port, Registry};
 use crate::telemetry::{Severity, Telemetry, now_us};
 use crate::twin::path::Path;
-use crate::twin::{Action, Change, Event, Object, Refusal, Twin, services};
+use crate::twin::{Action, Change, Object, Refusal, Twin, services};
 use crate::writer::{
     Committed, Origin, Precondition, REACTION_DEPTH_MAX, Reaction, Rejected, Request, Writer,
 };
@@ -372,7 +372,7 @@ impl Reaction for TriggerReaction {
                 !before.is_some_and(|before| services(before).any(|other| other == name))
             };
             let touched =
-                |(feature, property): &(String, String)| touches(&change.event, feature, property);
+                |(feature, property): &(String, String)| change.event.touches(feature, property);
             if !config.inputs.iter().any(touched) && !new() {
                 continue;
             }
@@ -566,35 +566,6 @@ fn is_stale(twin: &Twin, config: &ServiceConfig) -> bool {
         (None, _) => false,
         (Some(_), None) => true,
         (Some(newest), Some(judged)) => newest > judged,
-    }
-}
-
-/// Whether an event writes the property, even with the value that it has.
-fn touches(event: &Event, feature: &str, property: &str) -> bool {
-    let merged = event.action == Action::Merged;
-    let value = event.value.as_ref();
-    let in_properties = |value: &Value| value.get(property).is_some();
-    let in_feature = |value: &Value| {
-        value.get("properties").is_some_and(|value| value.is_null() || in_properties(value))
-    };
-    let in_features = |value: &Value| {
-        value.get(feature).is_some_and(|value| value.is_null() || in_feature(value))
-    };
-    match &event.path {
-        _ if event.action == Action::Read => {
-            value.and_then(|value| value.get(feature)).is_some_and(in_properties)
-        }
-        Path::Thing if merged => {
-            value.and_then(|value| value.get("features")).is_some_and(in_features)
-        }
-        Path::Thing => true,
-        Path::Features => !merged || value.is_some_and(in_features),
-        Path::Feature(id) => id == feature && (!merged || value.is_some_and(in_feature)),
-        Path::Properties(id) => id == feature && (!merged || value.is_some_and(in_properties)),
-        Path::Property(id, pointer) => {
-            id == feature && pointer.first().is_some_and(|first| first == property)
-        }
-        _ => false,
     }
 }
 

@@ -439,6 +439,37 @@ pub struct Event {
     pub stamp: Option<Stamp>,
 }
 
+impl Event {
+    /// Whether an event writes the property, even with the value that it has.
+    pub fn touches(&self, feature: &str, property: &str) -> bool {
+        let merged = self.action == Action::Merged;
+        let value = self.value.as_ref();
+        let in_properties = |value: &Value| value.get(property).is_some();
+        let in_feature = |value: &Value| {
+            value.get("properties").is_some_and(|value| value.is_null() || in_properties(value))
+        };
+        let in_features = |value: &Value| {
+            value.get(feature).is_some_and(|value| value.is_null() || in_feature(value))
+        };
+        match &self.path {
+            _ if self.action == Action::Read => {
+                value.and_then(|value| value.get(feature)).is_some_and(in_properties)
+            }
+            Path::Thing if merged => {
+                value.and_then(|value| value.get("features")).is_some_and(in_features)
+            }
+            Path::Thing => true,
+            Path::Features => !merged || value.is_some_and(in_features),
+            Path::Feature(id) => id == feature && (!merged || value.is_some_and(in_feature)),
+            Path::Properties(id) => id == feature && (!merged || value.is_some_and(in_properties)),
+            Path::Property(id, pointer) => {
+                id == feature && pointer.first().is_some_and(|first| first == property)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A `null` that is written is a value: the patch that removes.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)

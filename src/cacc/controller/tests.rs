@@ -1,0 +1,787 @@
+//! The controller with twins, a clock and nodes that are all made up.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cacc::expr::{Property, Scope, Service, Type, check};
+use crate::cacc::rule::{Asked, Effect, Settings, Target, Times};
+use crate::node::wire::{Command as Body, Op, Program};
+use crate::twin::path::Path;
+use crate::twin::sequence::Stamp;
+use crate::twin::{self, Change as TwinChange};
+
+const S: i64 = 1_000_000;
+
+/// A world of twins around a controller; effects are carried out at once.
+struct World {
+    controller: Controller,
+    twins: HashMap<ThingId, Arc<Twin>>,
+    documents: BTreeMap<String, String>,
+    now_us: i64,
+    sent: Vec<(String, String)>,
+    desired: BTreeMap<String, String>,
+    notes: Vec<(&'static str, String)>,
+    timings: Vec<Stage>,
+}
+
+fn id(name: &str) -> ThingId {
+    ThingId::parse(&format!("lab:{name}")).unwrap()
+}
+
+fn every(ms: u32) -> Settings {
+    Settings {
+        program: Some(Program::Interval),
+        pmin: Some(ms),
+        pmax: Some(ms),
+        ..Settings::default()
+    }
+}
+
+fn spec() -> NodeSpec {
+    NodeSpec {
+        default: Asked { all: every(1000), ..Asked::default() },
+        pmin_least: 100,
+        ..NodeSpec::default()
+    }
+}
+
+fn rule(name: &str, when: &str) -> Rule {
+    let property = |feature: &str, name: &str, value| Property {
+        feature: feature.to_owned(),
+        name: name.to_owned(),
+        value,
+    };
+    let scope = Scope {
+        properties: vec![
+            property("environment", "x", Type::Number(None)),
+            property("pir", "motion", Type::Bool),
+        ],
+        services: vec![Service { name: "judge".to_owned(), labels: None }],
+        ..Scope::default()
+    };
+    Rule {
+        name: name.into(),
+        target: Target {
+            match_labels: BTreeMap::from([("room".to_owned(), "north".to_owned())]),
+            ..Target::default()
+        },
+        each: true,
+        when: check(when, &scope).unwrap(),
+        until: None,
+        times: Times { for_us: 2 * S, hold_us: 10 * S, cooldown_us: 0 },
+        effect: Effect {
+            asked: Asked { all: every(200), ..Asked::default() },
+            ..Effect::default()
+        },
+        priority: 0,
+    }
+}
+
+impl World {
+    fn new(rules: Vec<Rule>, nodes: &[&str]) -> Self {
+        let mut world = Self {
+            controller: Controller::default(),
+            twins: HashMap::new(),
+            documents: BTreeMap::new(),
+            now_us: 1_700_000_000 * S,
+            sent: Vec::new(),
+            desired: BTreeMap::new(),
+            notes: Vec::new(),
+            timings: Vec::new(),
+        };
+        world.controller.set_rules(rules, world.now_us);
+        for name in nodes {
+            world.controller.set_node(&id(name), Some(spec()), world.now_us);
+            let thing = json!({"attributes": {"labels": {"room": "north"}}});
+            world.change(name, TwinChange::Modify(Path::Thing, thing), Origin::Runtime);
+        }
+        world
+    }
+
+    fn change(&mut self, name: &str, change: TwinChange, origin: Origin) {
+        self.submit(&id(name), change, origin);
+        self.settle();
+    }
+
+    fn submit(&mut self, id: &ThingId, change: TwinChange, origin: Origin) {
+        let before = self.twins.get(id).cloned();
+        let event = twin::decide(id, before.as_deref(), change).unwrap();
+        let after = twin::apply(id, before.as_deref(), &event, self.now_us).map(Arc::new);
+        match &after {
+            Some(twin) => self.twins.insert(id.clone(), twin.clone()),
+            None => self.twins.remove(id),
+        };
+        self.controller.observe(&Observed {
+            id,
+            event: Some(&event),
+            revision: after.as_ref().map_or(0, |twin| twin.revision),
+            twin: after,
+            origin,
+            time_us: self.now_us,
+        });
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let effects = self.controller.settle(self.now_us);
+            if effects == Effects::default() {
+                return;
+            }
+            for (key, text) in effects.documents {
+                match text {
+                    Some(text) => self.documents.insert(key, text),
+                    None => self.documents.remove(&key),
+                };
+            }
+            self.notes.extend(effects.notes.into_iter().map(|note| (note.reason, note.message)));
+            self.timings.extend(effects.timings.iter().map(|(stage, _)| *stage));
+            for message in effects.messages {
+                let name = message.thing.name().to_owned();
+                if message.desired {
+                    self.desired.insert(name, message.text);
+                } else {
+                    self.sent.push((name, message.text));
+                }
+            }
+            for change in effects.changes {
+                let twin = self.twins.get(&change.thing).unwrap();
+                let exists = twin.features.contains_key(change.feature.as_str());
+                let (desired, value) = (change.desired, change.value);
+                let path = match desired {
+                    true => Path::DesiredProperties(change.feature),
+                    false => Path::Properties(change.feature),
+                };
+                let change_of_twin = match exists && !change.merge {
+                    true => TwinChange::Modify(path, value),
+                    false => TwinChange::Merge(path, value),
+                };
+                self.submit(&change.thing.clone(), change_of_twin, Origin::Runtime);
+            }
+        }
+    }
+
+    /// Time passes, and each timer is heard when it is due.
+    fn pass(&mut self, us: i64) {
+        let end = self.now_us + us;
+        while let Some(due_us) = self.controller.due().filter(|due| *due <= end) {
+            self.now_us = due_us.max(self.now_us);
+            self.controller.tick(self.now_us);
+            self.settle();
+        }
+        self.now_us = end;
+        self.controller.tick(end);
+        self.settle();
+    }
+
+    fn read(&mut self, name: &str, x: i64, seq: u64) {
+        let values = json!({"environment": {"x": x}});
+        let stamp = Some(Stamp { seq, boot: Some(1) });
+        let values = values.as_object().unwrap().clone();
+        self.change(name, TwinChange::Reading { values, stamp }, Origin::Node);
+    }
+
+    fn verdict(&mut self, name: &str, label: &str) {
+        let revision = self.twins[&id(name)].revision;
+        let verdict = json!({"label": label, "ofRevision": revision});
+        let change = TwinChange::Merge(Path::Properties("judge".to_owned()), verdict);
+        self.change(name, change, Origin::Service("judge".into()));
+    }
+
+    fn uplink(&mut self, name: &str, line: &Value) {
+        let uplink = Uplink::decode(&line.to_string()).unwrap();
+        self.controller.uplink(&id(name), &uplink, self.now_us);
+        self.settle();
+    }
+
+    fn state(&mut self, name: &str, boot: u32, ms: u32, version: u32) {
+        let tx = json!({"program": "interval", "pmin": ms, "pmax": ms});
+        self.uplink(
+            name,
+            &json!({"k": "b", "up": 1, "boot": boot, "ms": 5, "lease": 60, "tx": tx, "version": version}),
+        );
+    }
+
+    /// Answers a command with what it asked for.
+    fn obey(&mut self, name: &str, body: &str) {
+        let command = Body::parse(body).unwrap();
+        let mut ack =
+            json!({"k": "a", "boot": 1, "ms": 9, "id": command.id, "st": "ok", "lease": 60});
+        match &command.op {
+            Op::Prog(prog) => {
+                ack["tx"] = json!({"program": prog.program, "pmin": prog.pmin, "pmax": prog.pmax});
+                if prog.trial.is_some() {
+                    ack["tx"]["kept"] = 0.into();
+                }
+            }
+            Op::Act { property, value } => ack["act"] = json!({ property.as_str(): value }),
+            _ => {}
+        }
+        self.uplink(name, &ack);
+    }
+
+    /// What was sent to a node since the last look, without heartbeats.
+    fn take(&mut self, name: &str) -> Vec<String> {
+        let all = std::mem::take(&mut self.sent);
+        let mine = all.into_iter().filter(|(to, text)| to == name && !text.ends_with(" hb"));
+        mine.map(|(_, text)| text).collect()
+    }
+
+    fn one(&mut self, name: &str) -> String {
+        let mut all = self.take(name);
+        assert_eq!(all.len(), 1, "{all:?}\n{:#}", self.explain(name));
+        all.remove(0)
+    }
+
+    fn explain(&self, name: &str) -> Value {
+        self.controller.explain(&id(name), self.now_us).unwrap()
+    }
+
+    fn states(&self) -> Vec<String> {
+        let all = self.controller.commands();
+        all.iter().map(|one| one["status"]["state"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn feature(&self, name: &str) -> Value {
+        self.twins[&id(name)].features[TRANSMISSION].to_json()
+    }
+
+    /// The same state in a new process: what was stored, and the twins.
+    fn restart(self, rules: Vec<Rule>) -> Self {
+        let mut world = Self {
+            controller: Controller::default(),
+            sent: Vec::new(),
+            desired: BTreeMap::new(),
+            ..self
+        };
+        let documents = world.documents.iter().map(|(key, text)| (key.as_str(), text.as_str()));
+        assert_eq!(world.controller.restore(documents), 0);
+        let mut twins: Vec<Arc<Twin>> = world.twins.values().cloned().collect();
+        twins.sort_by(|a, b| a.id.cmp(&b.id));
+        for twin in twins {
+            world.controller.observe(&Observed {
+                id: &twin.id,
+                event: None,
+                revision: twin.revision,
+                twin: Some(twin.clone()),
+                origin: Origin::Runtime,
+                time_us: world.now_us,
+            });
+            world.controller.set_node(&twin.id, Some(spec()), world.now_us);
+        }
+        world.controller.set_rules(rules, world.now_us);
+        world.settle();
+        world
+    }
+}
+
+const ANOMALOUS: &str = "verdict(\"judge\").label == \"anomalous\"";
+
+#[test]
+fn a_verdict_makes_a_node_send_faster_and_the_end_of_hold_slower_again() {
+    let mut world = World::new(vec![rule("look-closer", ANOMALOUS)], &["n"]);
+    assert_eq!(world.feature("n")["desiredProperties"]["pmin"], 1000);
+    world.state("n", 1, 1000, 0);
+    assert_eq!(world.take("n"), [""; 0]);
+    world.read("n", 5, 1);
+    world.verdict("n", "anomalous");
+    assert_eq!(world.take("n"), [""; 0], "not before `for` is over");
+    world.pass(2 * S);
+    let body = world.one("n");
+    assert!(body.ends_with("prog interval period=200 trial=10"), "{body}");
+    assert_eq!(world.states(), ["Sent"]);
+    let told = world.explain("n");
+    assert_eq!(
+        told["sentence"],
+        "n is being told to send every 200 ms, because `look-closer` holds for another 10 s."
+    );
+    let trace = command::trace_id(&id("n"), told["facts"][0]["revision"].as_u64().unwrap() - 1);
+    assert_eq!(told["trace"], trace, "the trace is of the reading that the verdict is about");
+    world.pass(100_000);
+    world.obey("n", &body);
+    assert_eq!(world.states(), ["Applied"]);
+    assert_eq!(world.feature("n")["properties"]["pmin"], 200);
+    assert_eq!(world.feature("n")["properties"]["trace"], trace);
+    assert_eq!(world.take("n"), [""; 0], "it stays only once a reading shows that it works");
+    world.read("n", 5, 2);
+    let keep = world.one("n");
+    assert!(keep.ends_with(" keep"), "{keep}");
+    world.obey("n", &keep);
+    world.verdict("n", "normal");
+    world.pass(7 * S);
+    assert_eq!(world.take("n"), [""; 0], "not before `hold` is over");
+    let rule = &world.explain("n")["rules"][0];
+    assert_eq!((&rule["state"], &rule["when"]), (&json!("holding 3 s"), &json!(false)));
+    world.pass(3 * S);
+    let back = world.one("n");
+    assert!(back.contains("prog interval period=1000"), "{back}");
+    world.obey("n", &back);
+    assert_eq!(world.feature("n")["properties"]["pmin"], 1000);
+    for stage in [Stage::Command, Stage::Answer, Stage::Reading] {
+        assert!(world.timings.contains(&stage), "{stage:?}");
+    }
+    let reasons: Vec<&str> = world.notes.iter().map(|(reason, _)| *reason).collect();
+    assert_eq!(reasons, ["RuleActive", "CommandApplied", "RuleEnded", "CommandApplied"]);
+}
+
+#[test]
+fn a_command_is_repeated_until_it_expires_and_then_left_alone() {
+    let mut world = World::new(vec![rule("r", "x > 1")], &["n"]);
+    world.state("n", 1, 1000, 0);
+    world.read("n", 5, 1);
+    world.pass(2 * S);
+    let first = world.one("n");
+    world.pass(29 * S);
+    let again = world.take("n");
+    assert_eq!(again.len(), 4, "{again:?}");
+    assert!(again.iter().all(|body| *body == first));
+    world.pass(5 * S);
+    assert_eq!(world.states(), ["Expired"]);
+    world.read("n", 5, 2);
+    world.pass(20 * S);
+    assert_eq!(world.take("n"), [""; 0]);
+    assert_eq!(
+        world.explain("n")["sentence"],
+        "n is to send every 200 ms, because `r` holds, and does not: no answer to 5 tries; it goes on sending every 1 s."
+    );
+    // A node that starts anew is told anew.
+    world.state("n", 2, 1000, 0);
+    world.pass(GRACE_US);
+    assert_ne!(world.one("n"), first);
+}
+
+#[test]
+fn a_refusal_is_shown_and_not_repeated() {
+    let mut world = World::new(vec![rule("r", "x > 1")], &["n"]);
+    world.state("n", 1, 1000, 0);
+    world.read("n", 5, 1);
+    world.pass(2 * S);
+    let id = Body::parse(&world.one("n")).unwrap().id;
+    world.uplink(
+        "n",
+        &json!({"k": "a", "boot": 1, "ms": 1, "id": id, "st": "range", "why": "pmin"}),
+    );
+    assert_eq!(world.states(), ["Rejected"]);
+    world.pass(20 * S);
+    assert_eq!(world.take("n"), [""; 0]);
+    let told = world.explain("n");
+    assert_eq!(
+        told["command"]["status"]["reason"],
+        "the node says that a value is out of its range: pmin"
+    );
+}
+
+#[test]
+fn what_is_newer_supersedes() {
+    let mut slow = rule("slow", "x > 5");
+    slow.priority = 9;
+    slow.effect.asked.all = every(5000);
+    let mut world = World::new(vec![rule("fast", "x > 1"), slow], &["n"]);
+    world.state("n", 1, 1000, 0);
+    world.read("n", 3, 1);
+    world.pass(2 * S);
+    world.one("n");
+    world.read("n", 9, 2);
+    world.pass(2 * S);
+    let newer = world.take("n");
+    assert!(newer.last().unwrap().contains("period=5000"), "{newer:?}");
+    assert_eq!(world.states(), ["Superseded", "Sent"]);
+    let fast = &world.explain("n")["rules"][1];
+    assert_eq!((&fast["rule"], &fast["state"]), (&json!("fast"), &json!("overridden by slow")));
+}
+
+#[test]
+fn a_restart_in_the_middle_says_the_same_again_and_a_rule_goes_on() {
+    let mut world = World::new(vec![rule("r", "x > 1")], &["n"]);
+    world.state("n", 1, 1000, 0);
+    world.read("n", 5, 1);
+    world.pass(2 * S);
+    let body = world.one("n");
+    let mut world = world.restart(vec![rule("r", "x > 1")]);
+    world.pass(S);
+    assert_eq!(world.take("n"), [""; 0], "nobody is there yet");
+    assert_eq!(world.states(), ["Sent"]);
+    world.state("n", 1, 1000, 0);
+    assert_eq!(world.one("n"), body);
+    world.obey("n", &body);
+    assert_eq!(world.states(), ["Applied"]);
+    assert_eq!(world.explain("n")["rules"][0]["state"], "active, holds for 9 s at least");
+    world.read("n", 0, 2);
+    let keep = world.one("n");
+    assert!(Body::parse(&keep).unwrap().id > Body::parse(&body).unwrap().id);
+    world.obey("n", &keep);
+    world.pass(9 * S);
+    assert!(world.one("n").contains("period=1000"));
+}
+
+#[test]
+fn a_node_that_was_away_gets_the_newest_once() {
+    let group = Rule { each: false, ..rule("r", "x > 1") };
+    let mut world = World::new(vec![group], &["away", "here"]);
+    for name in ["away", "here"] {
+        world.state(name, 1, 1000, 1);
+    }
+    world.uplink("away", &json!({"k": "b", "up": 0, "boot": 1}));
+    assert_eq!(world.feature("away")["properties"]["online"], false);
+    world.read("here", 5, 1);
+    world.pass(2 * S);
+    let fast = world.one("here");
+    world.obey("here", &fast);
+    world.read("here", 0, 2);
+    world.pass(10 * S);
+    // The rule came and went while it was away; what is retained is the newest.
+    let retained: Value = serde_json::from_str(&world.desired["away"]).unwrap();
+    assert_eq!(retained, json!({"version": 3, "cmd": "0 prog interval period=1000"}));
+    world.read("here", 7, 3);
+    world.pass(3 * S);
+    world.take("here");
+    // The will of an earlier life changes nothing.
+    world.state("away", 2, 1000, 1);
+    world.uplink("away", &json!({"k": "b", "up": 0, "boot": 1}));
+    assert_eq!(world.explain("away")["presence"]["state"], "up");
+    // It finds what is retained and applies that by itself.
+    world.pass(GRACE_US / 2);
+    world.state("away", 2, 200, 4);
+    world.pass(5 * S);
+    assert_eq!(world.take("away"), [""; 0]);
+    assert!(world.explain("away")["satisfied"].as_bool().unwrap());
+    // One that does not know what is retained is told, once.
+    world.uplink("away", &json!({"k": "b", "up": 0, "boot": 2}));
+    world.state("away", 3, 1000, 0);
+    world.pass(GRACE_US);
+    let told = world.one("away");
+    world.obey("away", &told);
+    world.pass(5 * S);
+    assert_eq!(world.take("away"), [""; 0]);
+}
+
+#[test]
+fn a_silent_node_is_away_after_a_lease_and_its_values_are_unknown() {
+    let mut world = World::new(vec![rule("r", "x > 1")], &["n"]);
+    world.state("n", 1, 1000, 0);
+    world.read("n", 5, 1);
+    world.pass(59 * S);
+    assert_eq!(world.explain("n")["presence"]["state"], "up");
+    let heartbeats = world.sent.iter().filter(|(_, text)| text.ends_with(" hb")).count();
+    assert!(heartbeats >= 1, "{:?}", world.sent);
+    world.pass(2 * S);
+    let told = world.explain("n");
+    assert_eq!(told["presence"]["state"], "away");
+    assert_eq!(told["rules"][0]["missing"], "environment/x");
+    assert_eq!(
+        told["facts"][0]["why"],
+        "the node is away, so what it last said may be out of date"
+    );
+}
+
+#[test]
+fn a_person_steers_a_node_until_the_word_is_taken_back() {
+    let mut world = World::new(vec![rule("r", "x > 1")], &["n"]);
+    world.state("n", 1, 1000, 0);
+    let path = Path::DesiredProperties(TRANSMISSION.to_owned());
+    let wish = json!({"program": "interval", "interval": "500ms", "colour": 1});
+    world.change("n", TwinChange::Modify(path.clone(), wish), Origin::Client);
+    let body = world.one("n");
+    assert!(body.contains("period=500"), "{body}");
+    world.obey("n", &body);
+    assert!(
+        world.notes.iter().any(|(reason, words)| {
+            *reason == "DesiredNotUnderstood" && words.ends_with("colour")
+        })
+    );
+    // A rule does not override a person.
+    world.read("n", 5, 1);
+    let keep = world.one("n");
+    world.obey("n", &keep);
+    world.pass(3 * S);
+    assert_eq!(world.take("n"), [""; 0]);
+    let told = world.explain("n");
+    assert_eq!(told["rules"][0]["state"], "overridden by user");
+    assert_eq!(told["fields"]["pmin"], "user");
+    world.change("n", TwinChange::Delete(path.clone()), Origin::Client);
+    assert!(world.one("n").contains("period=200"));
+    // It is written anew, so that whoever looks sees what is desired.
+    assert_eq!(world.feature("n")["desiredProperties"]["pmin"], 200);
+}
+
+#[test]
+fn an_actuator_has_its_own_lane_and_comes_back_to_safe() {
+    let mut alarm = rule("alarm", "x > 1");
+    alarm.times.for_us = 0;
+    alarm.effect.set =
+        BTreeMap::from([(("cooling".to_owned(), "fan".to_owned()), Value::Bool(true))]);
+    let mut world = World::new(Vec::new(), &[]);
+    world.controller.set_rules(vec![alarm], world.now_us);
+    let actuator = super::super::decide::Actuator { desired: None, safe: Some(false.into()) };
+    let actuators = BTreeMap::from([(("cooling".to_owned(), "fan".to_owned()), actuator)]);
+    let spec = NodeSpec { actuators, ..spec() };
+    world.controller.set_node(&id("n"), Some(spec), world.now_us);
+    let thing = json!({"attributes": {"labels": {"room": "north"}}});
+    world.change("n", TwinChange::Modify(Path::Thing, thing), Origin::Runtime);
+    world.state("n", 1, 1000, 0);
+    world.read("n", 5, 1);
+    let both = world.take("n");
+    assert!(both[0].contains("prog ") && both[1].ends_with("act fan true"), "{both:?}");
+    // The transmission is not answered; the actuator is.
+    world.obey("n", &both[1]);
+    let twin = world.twins[&id("n")].clone();
+    assert_eq!(twin.property_named("cooling", "fan"), Some(&true.into()));
+    let states = world.controller.commands();
+    let act = states.iter().find(|one| one["spec"]["set"] == "act fan true").unwrap();
+    assert_eq!(
+        (&act["status"]["state"], &act["spec"]["cause"]),
+        (&json!("Applied"), &json!("alarm"))
+    );
+    world.read("n", 0, 2);
+    world.take("n");
+    world.pass(10 * S);
+    let back = world.take("n");
+    assert!(back.iter().any(|body| body.ends_with("act fan false")), "{back:?}");
+    assert!(world.timings.contains(&Stage::ActCommand));
+}
+
+#[test]
+fn a_schedule_pulls_and_a_rule_asks_once() {
+    let mut pull = rule("pull", "x > 1");
+    pull.times.for_us = 0;
+    pull.effect.asked.all = Settings {
+        program: Some(Program::Other("schedule".to_owned())),
+        pmin: Some(5000),
+        ..Settings::default()
+    };
+    pull.effect.pull = vec!["environment/x".to_owned()];
+    let mut world = World::new(vec![pull], &["n"]);
+    world.state("n", 1, 1000, 0);
+    world.read("n", 5, 1);
+    let said = world.take("n");
+    assert!(said[0].ends_with("prog on-request"), "{said:?}");
+    assert!(said[1].ends_with("get x"), "{said:?}");
+    world.obey("n", &said[0]);
+    world.obey("n", &said[1]);
+    world.take("n");
+    world.pass(11 * S);
+    let gets = world.take("n");
+    assert_eq!(gets.len(), 2, "{gets:?}");
+    assert!(gets.iter().all(|body| body.ends_with(" get")));
+}
+
+#[test]
+fn any_of_the_nodes_moves_all_of_them() {
+    let mut unrest = Rule { each: false, ..rule("unrest", "any(motion)") };
+    unrest.times = Times::default();
+    let mut world = World::new(vec![unrest], &["a", "b", "c"]);
+    for name in ["a", "b", "c"] {
+        world.state(name, 1, 1000, 0);
+    }
+    let motion = |world: &mut World, name: &str, on: bool| {
+        let values = json!({"pir": {"motion": on}}).as_object().unwrap().clone();
+        world.change(name, TwinChange::Reading { values, stamp: None }, Origin::Node);
+    };
+    motion(&mut world, "b", false);
+    assert_eq!(world.sent, []);
+    motion(&mut world, "c", true);
+    let mut names: Vec<String> = world.sent.drain(..).map(|(name, _)| name).collect();
+    names.sort();
+    assert_eq!(names, ["a", "b", "c"]);
+    motion(&mut world, "c", false);
+    assert_eq!(world.explain("a")["desired"]["pmin"], 1000);
+}
+
+#[test]
+fn members_come_and_go_with_their_labels() {
+    let mut world = World::new(vec![rule("r", "x > 1")], &["a", "b"]);
+    world.read("b", 5, 1);
+    world.pass(2 * S);
+    assert_eq!(world.explain("b")["desired"]["pmin"], 200);
+    let path = Path::Attribute(vec!["labels".to_owned(), "room".to_owned()]);
+    world.change("b", TwinChange::Modify(path.clone(), json!("south")), Origin::Client);
+    assert_eq!(world.explain("b")["rules"], json!([]));
+    assert_eq!(world.explain("b")["desired"]["pmin"], 1000);
+    world.change("a", TwinChange::Delete(Path::Thing), Origin::Client);
+    assert!(world.controller.explain(&id("a"), world.now_us).is_none());
+    assert_eq!(world.desired["a"], "");
+    assert!(!world.documents.keys().any(|key| key.ends_with("lab:a")));
+    assert_eq!(world.controller.rule_members()["r"], 0);
+}
+
+#[test]
+fn windows_and_ages_are_looked_at_when_they_are_due() {
+    let quiet = Rule { times: Times::default(), ..rule("quiet", "max(x, 10s) < 3") };
+    let stale = Rule { times: Times::default(), ..rule("stale", "age(x) > 30s") };
+    let mut world = World::new(vec![quiet, stale], &["n"]);
+    world.read("n", 9, 1);
+    world.pass(5 * S);
+    world.read("n", 1, 2);
+    let state = |world: &World, at: usize| world.explain("n")["rules"][at]["state"].clone();
+    assert_eq!(state(&world, 0), "does not hold");
+    world.pass(6 * S);
+    assert_eq!(state(&world, 0), "active");
+    world.pass(10 * S);
+    assert_eq!(world.explain("n")["rules"][0]["missing"], "max(environment/x, 10s)");
+    assert_eq!(state(&world, 1), "does not hold");
+    world.pass(15 * S);
+    assert_eq!(state(&world, 1), "active");
+}
+
+#[test]
+fn the_same_input_explains_to_the_same_bytes() {
+    let run = || {
+        let mut world = World::new(vec![rule("r", ANOMALOUS), rule("s", "x > 1")], &["n", "m"]);
+        world.state("n", 1, 1000, 0);
+        world.read("n", 5, 1);
+        world.verdict("n", "anomalous");
+        world.pass(3 * S);
+        (world.explain("n").to_string(), world.sent, world.documents)
+    };
+    assert_eq!(run(), run());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Read(usize, i64),
+    Verdict(usize, bool),
+    Pass(i64),
+    Answer(usize),
+    Lose(usize),
+    State(usize, u32),
+    Will(usize),
+    Clock(i64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0_usize..3, -2_i64..8).prop_map(|(n, x)| Step::Read(n, x)),
+        2 => (0_usize..3, any::<bool>()).prop_map(|(n, bad)| Step::Verdict(n, bad)),
+        4 => (0_i64..20_000_000).prop_map(Step::Pass),
+        4 => (0_usize..3).prop_map(Step::Answer),
+        1 => (0_usize..3).prop_map(Step::Lose),
+        1 => (0_usize..3, 1_u32..4).prop_map(|(n, boot)| Step::State(n, boot)),
+        1 => (0_usize..3).prop_map(Step::Will),
+        1 => (-100_000_000_i64..100_000_000).prop_map(Step::Clock),
+    ]
+}
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+fn rules() -> Vec<Rule> {
+    let group = Rule { each: false, priority: 5, ..rule("group", "x > 6") };
+    let mut slow = rule("slow", "avg(x, 20s) < 0");
+    slow.effect.asked.all = every(4000);
+    slow.priority = 7;
+    vec![rule("each", ANOMALOUS), group, slow]
+}
+
+/// Carries steps out; the nodes in this order, the rules in this order.
+fn play(steps: &[Step], rules: Vec<Rule>, names: &[&str]) -> World {
+    let mut world = World::new(rules, names);
+    let mut inbox: HashMap<usize, Vec<String>> = HashMap::new();
+    for (seq, step) in steps.iter().enumerate() {
+        match step {
+            Step::Read(n, x) => world.read(NAMES[*n], *x, seq as u64 + 1),
+            Step::Verdict(n, bad) => {
+                world.verdict(NAMES[*n], if *bad { "anomalous" } else { "normal" });
+            }
+            Step::Pass(us) => world.pass(*us),
+            Step::State(n, boot) => world.state(NAMES[*n], *boot, 1000, 0),
+            Step::Will(n) => world.uplink(NAMES[*n], &json!({"k": "b", "up": 0, "boot": 9})),
+            Step::Clock(us) => world.now_us += us,
+            Step::Answer(n) | Step::Lose(n) => {
+                for (name, body) in std::mem::take(&mut world.sent) {
+                    let at = NAMES.iter().position(|other| *other == name).unwrap();
+                    inbox.entry(at).or_default().push(body);
+                }
+                let mine = inbox.remove(n).unwrap_or_default();
+                if matches!(step, Step::Answer(_)) {
+                    mine.iter().for_each(|body| world.obey(NAMES[*n], body));
+                }
+            }
+        }
+        world.settle();
+    }
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// I4, I9: neither the order of rules nor of nodes changes anything, and whatever nodes,
+    /// people and clocks do, nothing panics and no period leaves the profile's bounds.
+    #[test]
+    fn the_order_of_rules_and_nodes_changes_nothing(
+        steps in prop::collection::vec(step(), 0..40),
+    ) {
+        let one = play(&steps, rules(), &NAMES);
+        let mut turned = rules();
+        turned.reverse();
+        let other = play(&steps, turned, &["c", "a", "b"]);
+        for name in NAMES {
+            let (one, other) = (one.explain(name), other.explain(name));
+            prop_assert_eq!(&one["desired"], &other["desired"]);
+            prop_assert_eq!(&one["sentence"], &other["sentence"]);
+            prop_assert_eq!(&one["rules"], &other["rules"]);
+            prop_assert!(one["desired"]["pmin"].as_u64().unwrap() >= 100);
+        }
+        prop_assert_eq!(one.sent.len(), other.sent.len());
+    }
+
+    /// I8: settling again, or being told the time again, says and changes nothing.
+    #[test]
+    fn settling_again_changes_nothing(steps in prop::collection::vec(step(), 0..40)) {
+        let mut world = play(&steps, rules(), &NAMES);
+        let again = |world: &mut World| {
+            world.controller.dirty.extend(0..world.controller.subjects.len());
+            world.pass(0);
+        };
+        again(&mut world);
+        world.sent.clear();
+        let before: Vec<Value> = NAMES.iter().map(|name| world.explain(name)).collect();
+        again(&mut world);
+        let after: Vec<Value> = NAMES.iter().map(|name| world.explain(name)).collect();
+        prop_assert_eq!(before, after);
+        prop_assert_eq!(world.sent, []);
+    }
+
+    /// I12: without rules every node comes back to its default, and if commands arrive it says
+    /// so (I6).
+    #[test]
+    fn without_rules_every_node_comes_home(steps in prop::collection::vec(step(), 0..40)) {
+        let mut world = play(&steps, rules(), &NAMES);
+        world.controller.set_rules(Vec::new(), world.now_us);
+        world.settle();
+        for name in NAMES {
+            world.state(name, 50, 777, 0);
+        }
+        for _ in 0..80 {
+            world.pass(S);
+            for (name, body) in std::mem::take(&mut world.sent) {
+                world.obey(&name, &body);
+            }
+        }
+        for name in NAMES {
+            let told = world.explain(name);
+            prop_assert_eq!(&told["desired"]["pmin"], 1000, "{:#}", told);
+            prop_assert_eq!(&told["reported"]["pmin"], 1000, "{:#}", told);
+        }
+    }
+
+    /// A restart anywhere leaves what is desired as it was, and sends nothing twice under
+    /// another id.
+    #[test]
+    fn a_restart_anywhere_changes_nothing(steps in prop::collection::vec(step(), 0..40)) {
+        let world = play(&steps, rules(), &NAMES);
+        let before: Vec<Value> = NAMES.iter().map(|name| world.explain(name)).collect();
+        let open: Vec<Value> = world.controller.commands();
+        let world = world.restart(rules());
+        for (name, before) in NAMES.iter().zip(before) {
+            let after = world.explain(name);
+            prop_assert_eq!(&after["desired"], &before["desired"]);
+            prop_assert_eq!(&after["generation"], &before["generation"]);
+        }
+        let ids = |all: &[Value]| -> Vec<Value> {
+            all.iter().map(|one| one["spec"]["id"].clone()).collect()
+        };
+        prop_assert_eq!(ids(&world.controller.commands()), ids(&open));
+    }
+}
