@@ -30,6 +30,7 @@ mod plan;
 mod run;
 mod schema;
 mod serve;
+mod simulate;
 mod train;
 mod validate;
 mod version;
@@ -129,6 +130,7 @@ enum Colour {
 enum Verb {
     Init(init::Args),
     Run(run::Args),
+    Simulate(simulate::Args),
     Validate(validate::Args),
     Plan(plan::Args),
     Diff(diff::Args),
@@ -176,6 +178,7 @@ impl Verb {
         match self {
             Self::Init(args) => init::run(args, output),
             Self::Run(args) => run::run(args, settings.found.subcommand_matches("run"), output),
+            Self::Simulate(args) => simulate::run(args, global, output),
             Self::Validate(args) => validate::run(args, output),
             Self::Plan(args) => plan::run(args, global, output),
             Self::Diff(args) => diff::run(args, global, output),

@@ -17,6 +17,7 @@ mod init;
 mod runtime;
 mod schema;
 mod serve;
+mod simulate;
 mod train;
 mod usage;
 mod validate;

@@ -11,6 +11,8 @@ pub(crate) struct Runtime {
     child: Child,
     /// `http://127.0.0.1:PORT`
     pub(crate) server: String,
+    /// `mqtt://127.0.0.1:PORT`
+    pub(crate) mqtt: String,
     /// Where its state and the test's files lie.
     pub(crate) directory: tempfile::TempDir,
 }
@@ -31,11 +33,14 @@ impl Runtime {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut server = String::new();
+        let (mut server, mut mqtt) = (String::new(), String::new());
         for line in lines.by_ref() {
             let line = line.unwrap();
             if let Some(address) = line.strip_prefix("http ") {
                 address.trim().clone_into(&mut server);
+            }
+            if let Some(address) = line.strip_prefix("mqtt ") {
+                address.trim().clone_into(&mut mqtt);
             }
             if line.starts_with("ready") {
                 break;
@@ -44,7 +49,7 @@ impl Runtime {
         assert!(server.starts_with("http://"), "{server}");
         // What it says from now on is read, so that it never waits for a reader.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, server, directory }
+        Self { child, server, mqtt, directory }
     }
 
     /// Ends it without warning and starts it again with the same state.
