@@ -405,76 +405,75 @@ impl Writer {
     /// Writes and syncs what is staged, until nothing is. Returns at once when another thread is
     /// at it; that one then takes what this one staged, too.
     pub fn commit(&self) {
-        loop {
-            let Ok(mut leader) = self.leader.try_lock() else { return };
-            let (batch, mut staged, number) = {
-                let mut inner = self.lock();
-                if !inner.log.has_staged() {
-                    // What is staged from here on sees the leader gone or is seen below.
-                    drop(inner);
-                    drop(leader);
-                    if self.lock().log_is_idle() {
-                        return;
-                    }
-                    continue;
-                }
-                let buffer = std::mem::take(&mut leader.bytes);
-                let Some(batch) = inner.log.take(buffer) else { return };
-                let number = inner.batch;
-                inner.batch += 1;
-                let next = std::mem::take(&mut leader.changes);
-                (batch, std::mem::replace(&mut inner.staged, next), number)
-            };
-            let started = Instant::now();
-            let bytes = batch.len() as u64;
-            match batch.commit() {
-                Ok(buffer) => leader.bytes = buffer,
-                Err(error) => {
-                    self.lock().log.poison(&error);
-                    let cause: Arc<str> = error.to_string().into();
-                    tracing::error!(%cause, "the log cannot be written; read-only until a restart");
-                    self.durable.send_modify(|durable| durable.failed = Some(cause));
-                    return;
-                }
+        while self.commit_batch() {}
+    }
+
+    /// Commits one batch, unless another thread is at it; whether more waits, which whoever is told
+    /// so has to commit. For those who have something to do between two batches.
+    pub fn commit_batch(&self) -> bool {
+        let Ok(mut leader) = self.leader.try_lock() else { return false };
+        let (batch, mut staged, number) = {
+            let mut inner = self.lock();
+            if !inner.log.has_staged() {
+                // What is staged from here on sees the leader gone or is seen below.
+                drop(inner);
+                drop(leader);
+                return !self.lock().log_is_idle();
             }
-            let took = started.elapsed();
-            if let Some(telemetry) = self.telemetry.get() {
-                telemetry.stage_commit.record(took);
-            }
-            {
-                let mut visible = self.visible.write().unwrap_or_else(PoisonError::into_inner);
-                for change in &staged {
-                    match &change.after {
-                        Some(twin) => visible.insert(change.id.clone(), twin.clone()),
-                        None => visible.remove(&change.id),
-                    };
-                }
-            }
-            {
-                let mut inner = self.lock();
-                inner.counts.batches += 1;
-                inner.counts.bytes += bytes;
-                inner.counts.commit_time = (inner.counts.commit_time * 7 + took) / 8;
-            }
-            for sink in self.sinks.read().unwrap_or_else(PoisonError::into_inner).iter() {
-                sink.committed(&staged);
-            }
-            self.durable.send_modify(|durable| durable.batch = number);
-            staged.clear();
-            staged.shrink_to(SPARE_CHANGES_MAX);
-            leader.changes = staged;
-            drop(leader);
-            let (snapshot, idle) = {
-                let inner = self.lock();
-                (inner.snapshot.is_some(), inner.log_is_idle())
-            };
-            if snapshot {
-                self.snapshot_due.notify_one();
-            }
-            if idle {
-                return;
+            let buffer = std::mem::take(&mut leader.bytes);
+            let Some(batch) = inner.log.take(buffer) else { return false };
+            let number = inner.batch;
+            inner.batch += 1;
+            let next = std::mem::take(&mut leader.changes);
+            (batch, std::mem::replace(&mut inner.staged, next), number)
+        };
+        let started = Instant::now();
+        let bytes = batch.len() as u64;
+        match batch.commit() {
+            Ok(buffer) => leader.bytes = buffer,
+            Err(error) => {
+                self.lock().log.poison(&error);
+                let cause: Arc<str> = error.to_string().into();
+                tracing::error!(%cause, "the log cannot be written; read-only until a restart");
+                self.durable.send_modify(|durable| durable.failed = Some(cause));
+                return false;
             }
         }
+        let took = started.elapsed();
+        if let Some(telemetry) = self.telemetry.get() {
+            telemetry.stage_commit.record(took);
+        }
+        {
+            let mut visible = self.visible.write().unwrap_or_else(PoisonError::into_inner);
+            for change in &staged {
+                match &change.after {
+                    Some(twin) => visible.insert(change.id.clone(), twin.clone()),
+                    None => visible.remove(&change.id),
+                };
+            }
+        }
+        {
+            let mut inner = self.lock();
+            inner.counts.batches += 1;
+            inner.counts.bytes += bytes;
+            inner.counts.commit_time = (inner.counts.commit_time * 7 + took) / 8;
+        }
+        for sink in self.sinks.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            sink.committed(&staged);
+        }
+        self.durable.send_modify(|durable| durable.batch = number);
+        staged.clear();
+        staged.shrink_to(SPARE_CHANGES_MAX);
+        leader.changes = staged;
+        drop(leader);
+        let (snapshot, idle) = {
+            let inner = self.lock();
+            (inner.snapshot.is_some(), inner.log_is_idle())
+        };
+        if snapshot {
+            self.snapshot_due.notify_one();
+        }
+        !idle
     }
 
     /// Follows how far the log is durable.
