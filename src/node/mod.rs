@@ -12,6 +12,7 @@ pub mod broker;
 pub mod external;
 pub mod frame;
 pub mod mqtt;
+pub mod serial;
 pub mod wire;
 
 use std::collections::{BTreeMap, HashMap};

@@ -100,3 +100,13 @@ def build_host(folder, sanitize=True):
     run("g++", "-std=gnu++11", *STRICT, *flags, f"-I{folder}", f"-I{folder / 'host'}", *sources,
         "-x", "c++", *sorted(folder.glob("*.ino")), "-o", program)
     return program
+
+
+def build_avrnode():
+    """The emulated Uno."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    program = WORK / "avrnode"
+    source = pathlib.Path(__file__).with_name("avrnode.c")
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        run("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", source, "-o", program, "-lsimavr", "-lelf", "-lutil")
+    return program
