@@ -14,6 +14,9 @@ use crate::cacc::rule::{self, State};
 use crate::twin::path::Path;
 use crate::twin::{Event, ThingId};
 
+/// Where rules stood for subjects, and what led there.
+type Before = HashMap<(Arc<str>, usize), (State, Option<Source>)>;
+
 impl Watched {
     fn new(rule: Arc<Rule>) -> Self {
         let mut facts = Vec::new();
@@ -112,7 +115,7 @@ impl Controller {
                 self.groups.insert(watched.rule.name.to_string(), watched.group);
             }
         }
-        let mut before: HashMap<(Arc<str>, usize), (State, Option<Source>)> = HashMap::new();
+        let mut before: Before = HashMap::new();
         for watched in &self.rules {
             for (place, at) in watched.members.iter().enumerate() {
                 let (state, source) = (watched.states[place], watched.sources.get(at).cloned());
@@ -173,12 +176,7 @@ impl Controller {
         self.regroup_from(at, &mut HashMap::new(), now_us);
     }
 
-    fn regroup_from(
-        &mut self,
-        at: usize,
-        before: &mut HashMap<(Arc<str>, usize), (State, Option<Source>)>,
-        now_us: i64,
-    ) {
+    fn regroup_from(&mut self, at: usize, before: &mut Before, now_us: i64) {
         let Some(twin) = self.subjects[at].twin.clone() else { return };
         for rule in 0..self.rules.len() {
             let target = &self.rules[rule].rule.target;
@@ -421,7 +419,9 @@ impl Controller {
     /// Judges a rule for all its members together.
     fn judge_group(&mut self, rule: usize, source: Option<&Source>, now_us: i64) {
         let watched = &mut self.rules[rule];
-        if watched.rule.each || self.gathering {
+        // An aggregate that nobody is a member of yet may be one that is still to be read.
+        let unknown = watched.members.is_empty() && watched.rule.target.aggregate.is_some();
+        if watched.rule.each || self.gathering || unknown {
             return;
         }
         let (when, until) = watched.together();
