@@ -200,6 +200,8 @@ struct Subject {
     twin: Option<Arc<Twin>>,
     /// Rules and places in their lists.
     memberships: Vec<(usize, usize)>,
+    /// The rules in force for it.
+    active: Vec<usize>,
     series: Vec<(PropertyRef, u64, Series)>,
     /// When the properties and verdicts whose age is asked last came.
     times: Vec<(PropertyRef, i64)>,
@@ -457,8 +459,10 @@ impl Controller {
     /// Decides what is open and gives what is to be done.
     pub fn settle(&mut self, now_us: i64) -> Effects {
         let now_us = self.now(now_us);
-        for at in std::mem::take(&mut self.dirty) {
-            self.decide(at, now_us);
+        let dirty: Vec<usize> = std::mem::take(&mut self.dirty).into_iter().collect();
+        let decided = self.decisions(&dirty, now_us);
+        for (at, decided) in decided {
+            self.conclude(at, decided, now_us);
         }
         std::mem::take(&mut self.effects)
     }
@@ -531,6 +535,7 @@ impl Controller {
             id: id.clone(),
             twin: None,
             memberships: Vec::new(),
+            active: Vec::new(),
             series: Vec::new(),
             times: Vec::new(),
             changed: Vec::new(),

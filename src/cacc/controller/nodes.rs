@@ -561,7 +561,8 @@ impl Controller {
         let stage = if is_act { Stage::ActAnswer } else { Stage::Answer };
         match &ack.st {
             AckStatus::Ok => {
-                if command.state != State::Acked && purpose != Purpose::Get {
+                if command.state != State::Acked && !matches!(purpose, Purpose::Get | Purpose::Keep)
+                {
                     self.effects.timings.push((stage, command.issued_us, Some(now_us)));
                 }
                 match &purpose {
@@ -718,10 +719,17 @@ impl Controller {
 
     /// The rules in force for a node.
     pub(super) fn layers(&self, at: usize) -> Vec<Layer<'_>> {
-        let each = self.subjects[at].memberships.iter().filter_map(|(rule, place)| {
+        let subject = &self.subjects[at];
+        let each = subject.active.iter().filter_map(|rule| {
             let watched = &self.rules[*rule];
+            let state = if watched.rule.each {
+                let (_, place) = subject.memberships.iter().find(|(other, _)| other == rule)?;
+                watched.states[*place]
+            } else {
+                watched.group
+            };
             Some(Layer {
-                since_us: watched.state(*place).active_since()?,
+                since_us: state.active_since()?,
                 name: &watched.rule.name,
                 priority: watched.rule.priority,
                 specificity: watched.rule.target.specificity(),
@@ -731,15 +739,32 @@ impl Controller {
         each.collect()
     }
 
-    pub(super) fn decide(&mut self, at: usize, now_us: i64) {
-        let subject = &self.subjects[at];
-        let Some(node) = &subject.node else { return };
-        if subject.twin.is_none() {
-            return;
+    /// Decides for nodes; `None` where the last decision stands.
+    pub(super) fn decisions(&self, dirty: &[usize], now_us: i64) -> Vec<(usize, Option<Decision>)> {
+        let mut nodes = Vec::with_capacity(dirty.len());
+        let mut inputs: Vec<decide::Input<'_>> = Vec::with_capacity(dirty.len());
+        for at in dirty {
+            let subject = &self.subjects[*at];
+            let Some(node) = subject.node.as_ref().filter(|_| subject.twin.is_some()) else {
+                continue;
+            };
+            nodes.push(*at);
+            inputs.push(decide::Input {
+                spec: &node.spec,
+                user: &node.user,
+                active: self.layers(*at),
+                previous: node.decision.as_ref(),
+            });
         }
-        let layers = self.layers(at);
+        nodes.into_iter().zip(decide::decide(&mut inputs, now_us)).collect()
+    }
+
+    /// Takes a decision for a node, and says what there is to be said.
+    pub(super) fn conclude(&mut self, at: usize, decided: Option<Decision>, now_us: i64) {
+        let Some(node) = &self.subjects[at].node else { return };
         let previous = node.decision.as_ref();
-        let decided = decide::decide_node(&node.spec, &node.user, &layers, previous, now_us, None);
+        let Some(decided) = decided.or_else(|| previous.cloned()) else { return };
+        let layers = self.layers(at);
         let changed = previous.map(|d| d.generation) != Some(decided.generation)
             || previous.is_some_and(|previous| previous.schedule != decided.schedule);
         let cause = changed.then(|| self.cause_of(at, &layers, &decided, now_us));
@@ -821,7 +846,7 @@ impl Controller {
             Winner::Rule(name) => {
                 let mut order = layers.to_vec();
                 decide::order(&mut order);
-                (1, order.iter().position(|layer| layer.name == name))
+                (1, order.iter().position(|layer| **layer.name == **name))
             }
             Winner::Default => (2, None),
         });
@@ -861,7 +886,7 @@ impl Controller {
             let known = node.spec.actuators.get(key);
             let before = node.acts.get(key).cloned().unwrap_or_default();
             let rule = order.iter().find_map(|layer| {
-                Some((layer.name.to_owned(), layer.effect.set.get(key)?.clone()))
+                Some((layer.name.to_string(), layer.effect.set.get(key)?.clone()))
             });
             let desired = known.and_then(|actuator| actuator.desired.clone());
             let safe = known.and_then(|actuator| actuator.safe.clone());
@@ -1094,7 +1119,7 @@ impl Controller {
     /// Since when a rule of this name is in force for a node; 0 if it is not.
     fn held_since(&self, at: usize, rule: &str) -> i64 {
         let layers = self.layers(at);
-        layers.iter().find(|layer| layer.name == rule).map_or(0, |layer| layer.since_us)
+        layers.iter().find(|layer| **layer.name == *rule).map_or(0, |layer| layer.since_us)
     }
 
     /// The newest command's cause is the rule of this name, or a person.

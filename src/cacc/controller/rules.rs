@@ -149,6 +149,7 @@ impl Controller {
         for at in 0..self.subjects.len() {
             let subject = &mut self.subjects[at];
             subject.memberships.clear();
+            subject.active.clear();
             // What no rule asks for any more is not kept; what one still does, is.
             let rules = &self.rules;
             let facts = || rules.iter().flat_map(|watched| &watched.facts);
@@ -216,6 +217,9 @@ impl Controller {
             watched.sources.insert(at, source);
         }
         self.subjects[at].memberships.push((rule, place));
+        if self.rules[rule].state(place).active_since().is_some() {
+            self.subjects[at].active.push(rule);
+        }
         self.track(rule, at, now_us);
         self.refresh(rule, place, None, now_us);
         self.share_flags(rule, None, now_us);
@@ -227,6 +231,7 @@ impl Controller {
         let memberships = &mut self.subjects[at].memberships;
         let Some(found) = memberships.iter().position(|(other, _)| *other == rule) else { return };
         let (_, place) = memberships.swap_remove(found);
+        self.subjects[at].active.retain(|other| *other != rule);
         let watched = &mut self.rules[rule];
         for flags in &mut watched.flags {
             flags.set(place, None);
@@ -495,6 +500,15 @@ impl Controller {
                 None => rule_object(name),
             };
             self.effects.notes.push(Note { warning: false, reason, object, message, show: true });
+        }
+        if acts != acted {
+            for at in &members {
+                let active = &mut self.subjects[*at].active;
+                active.retain(|other| *other != rule);
+                if acts {
+                    active.push(rule);
+                }
+            }
         }
         if acts && !acted {
             let pull = watched.rule.effect.pull.clone();
