@@ -17,6 +17,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::cacc::runtime::Control;
 use crate::edgeai;
 use crate::http::{self, Guard};
 use crate::node::Directory;
@@ -127,6 +128,8 @@ pub struct Runtime {
     clock: Clock,
     /// Keeps what was declared.
     pub reconciler: Arc<Reconciler>,
+    /// Sees to it that nodes talk as rules ask.
+    pub control: Arc<Control>,
     outbox: Arc<Outbox>,
     committer: Committer,
     _lock: File,
@@ -223,6 +226,13 @@ impl Runtime {
         writer.add_sink(outbox.clone());
         let committer = Committer::start(writer.clone()).map_err(StartError::Thread)?;
         let directory = Arc::new(Directory::default());
+        let control = Control::new(
+            writer.clone(),
+            aggregates.clone(),
+            telemetry.clone(),
+            outbox.clone(),
+            committer.kick(),
+        );
         let reconciler = Reconciler::new(ReconcilerContext {
             writer: writer.clone(),
             directory: directory.clone(),
@@ -231,6 +241,7 @@ impl Runtime {
             state_dir: config.state.clone(),
             kick: committer.kick(),
             aggregates,
+            control: control.clone(),
         });
         trigger.start(
             writer.clone(),
@@ -258,6 +269,7 @@ impl Runtime {
             registry,
             clock,
             reconciler,
+            control,
             outbox,
             committer,
             config,
@@ -276,6 +288,7 @@ impl Runtime {
             telemetry: self.telemetry.clone(),
             outbox: self.outbox.clone(),
             kick: self.committer.kick(),
+            uplinks: self.control.clone(),
         };
         let mqtt =
             mqtt_thread(self.listeners.mqtt, context, stop.clone()).map_err(StartError::Thread)?;
@@ -289,6 +302,7 @@ impl Runtime {
             .merge(edgeai::http::router(self.trigger.clone()))
             .merge(reconcile::http::router(self.reconciler.clone()));
         let reconciling = self.reconciler.clone().run(stop.clone());
+        let controlling = self.control.clone().run(stop.clone());
         let leases =
             leases(self.registry.clone(), self.clock, self.telemetry.clone(), stop.clone());
         let guard =
@@ -301,7 +315,7 @@ impl Runtime {
             guard(self.addresses.eureka),
             stop.clone(),
         );
-        tokio::join!(http, eureka, reconciling, leases);
+        tokio::join!(http, eureka, reconciling, controlling, leases);
 
         let ended = tokio::task::spawn_blocking(move || mqtt.join()).await;
         if !matches!(ended, Ok(Ok(()))) {

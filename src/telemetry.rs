@@ -166,6 +166,10 @@ metrics! {
     calls_dropped: Counter = "edgetwin_service_calls_dropped_total",
     /// Attempts that went to another instance after a failure.
     calls_retried: Counter = "edgetwin_service_calls_retried_total",
+    /// Commands sent to nodes, repetitions and heartbeats included.
+    commands_sent: Counter = "edgetwin_commands_sent_total",
+    /// Changes of twins that the controller did not see one by one, because it was overrun.
+    context_missed: Counter = "edgetwin_context_changes_missed_total",
     /// HTTP requests answered.
     http_requests: Counter = "edgetwin_http_requests_total",
     /// HTTP requests refused for their Host or Origin.
@@ -182,6 +186,16 @@ metrics! {
     stage_call: Timing = "edgetwin_stage_call_seconds",
     /// Writing and syncing a batch.
     stage_commit: Timing = "edgetwin_stage_commit_seconds",
+    /// From when a rule took hold, which without `for` is the verdict, to its command going out.
+    stage_command: Timing = "edgetwin_stage_command_seconds",
+    /// From a transmission command to the node's answer.
+    stage_answer: Timing = "edgetwin_stage_command_answer_seconds",
+    /// From a transmission command to the first reading under it.
+    stage_reading: Timing = "edgetwin_stage_command_reading_seconds",
+    /// From when a rule took hold, which without `for` is the verdict, to its actuator command.
+    stage_act_command: Timing = "edgetwin_stage_actuator_command_seconds",
+    /// From an actuator command to the node's answer.
+    stage_act_answer: Timing = "edgetwin_stage_actuator_answer_seconds",
     /// From the arrival of a reading to its acknowledgement being written.
     stage_ack: Timing = "edgetwin_stage_ack_seconds",
 }

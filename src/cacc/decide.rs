@@ -17,7 +17,7 @@
 //! 3. whatever is asked, the profile's bounds hold (I9);
 //! 4. without rules every node comes back to its default (I12).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ pub struct Actuator {
 #[derive(Debug, Clone, Copy)]
 pub struct Layer<'a> {
     /// The rule's name.
-    pub name: &'a str,
+    pub name: &'a Arc<str>,
     /// Its priority.
     pub priority: i64,
     /// See [`Target::specificity`](super::rule::Target::specificity).
@@ -106,7 +106,7 @@ pub struct Decision {
     pub changed_us: i64,
     /// The rules that have raised once: name, and since when they are in force.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub raised: Vec<(String, i64)>,
+    pub raised: Vec<(Arc<str>, i64)>,
     /// A person's word is in it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub steered: bool,
@@ -155,6 +155,77 @@ pub fn order(active: &mut [Layer<'_>]) {
     });
 }
 
+/// What a decision about a node starts from.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The node.
+    pub spec: &'a Arc<NodeSpec>,
+    /// What a person asks, or nothing.
+    pub user: &'a Asked,
+    /// The rules in force, in any order.
+    pub active: Vec<Layer<'a>>,
+    /// The last decision; `None` for a node that is new.
+    pub previous: Option<&'a Decision>,
+}
+
+/// Decides for many nodes; `None` for those whose last decision stands as it is. The same as
+/// [`decide_node`] for each, but like nodes with the same rules in force share the work.
+pub fn decide(inputs: &mut [Input<'_>], now_us: i64) -> Vec<Option<Decision>> {
+    // Addresses stand for what they point to, which outlives this call.
+    type Same = (usize, Vec<usize>);
+    let mut targets: HashMap<Same, (Arc<Tx>, Option<u32>)> = HashMap::new();
+    let mut same: Same = (0, Vec::new());
+    let mut decided = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        order(&mut input.active);
+        let target = if input.user.is_empty() {
+            same.0 = Arc::as_ptr(input.spec) as usize;
+            same.1.clear();
+            same.1
+                .extend(input.active.iter().map(|layer| std::ptr::from_ref(layer.effect) as usize));
+            match targets.get(&same) {
+                Some(target) => target.clone(),
+                None => {
+                    let (tx, schedule) = target(input.spec, input.user, &input.active, None);
+                    let target = (Arc::new(tx), schedule);
+                    targets.insert(same.clone(), target.clone());
+                    target
+                }
+            }
+        } else {
+            let (tx, schedule) = target(input.spec, input.user, &input.active, None);
+            (Arc::new(tx), schedule)
+        };
+        decided.push(match input.previous {
+            Some(previous) if stands(input, previous, &target, now_us) => None,
+            _ => Some(conclude(input, target, now_us, None)),
+        });
+    }
+    decided
+}
+
+/// Whether a decision is what would be decided now, to the last field.
+fn stands(
+    input: &Input<'_>,
+    previous: &Decision,
+    (tx, schedule): &(Arc<Tx>, Option<u32>),
+    now_us: i64,
+) -> bool {
+    let raised = previous.raised.len() == input.active.len()
+        && previous
+            .raised
+            .iter()
+            .zip(&input.active)
+            .all(|((name, since_us), layer)| *since_us == layer.since_us && name == layer.name);
+    (Arc::ptr_eq(tx, &previous.tx) || *tx == previous.tx)
+        && *schedule == previous.schedule
+        && raised
+        && previous.target.is_none()
+        && input.user.is_empty()
+        && !previous.steered
+        && previous.changed_us <= now_us
+}
+
 /// Decides for one node.
 ///
 /// * `user`: what a person asks, or nothing.
@@ -171,13 +242,25 @@ pub fn decide_node(
 ) -> Decision {
     let mut active = active.to_vec();
     order(&mut active);
-    let (target, schedule) = target(spec, user, &active, reasons.as_deref_mut());
-    let mut raised: Vec<(String, i64)> =
-        active.iter().map(|layer| (layer.name.to_owned(), layer.since_us)).collect();
-    raised.sort();
+    let (tx, schedule) = target(spec, user, &active, reasons.as_deref_mut());
+    let spec = Arc::new(spec.clone());
+    let input = Input { spec: &spec, user, active, previous };
+    conclude(&input, (Arc::new(tx), schedule), now_us, reasons)
+}
+
+/// The decision, of what is asked for; the rules in force are in order.
+fn conclude(
+    input: &Input<'_>,
+    (tx, schedule): (Arc<Tx>, Option<u32>),
+    now_us: i64,
+    reasons: Option<&mut Reasons>,
+) -> Decision {
+    let Input { spec, user, active, previous } = input;
+    let mut raised: Vec<(Arc<str>, i64)> =
+        active.iter().map(|layer| (layer.name.clone(), layer.since_us)).collect();
     let steered = !user.is_empty();
-    let Some(previous) = previous else {
-        let (tx, changed_us) = (Arc::new(target), now_us);
+    let Some(previous) = *previous else {
+        let changed_us = now_us;
         return Decision { tx, schedule, generation: 1, changed_us, raised, steered, target: None };
     };
     if steered {
@@ -187,15 +270,16 @@ pub fn decide_node(
     // A clock that was set back must not make a raise wait for ever.
     let changed_us = previous.changed_us.min(now_us);
     let keep = Decision { changed_us, target: None, ..previous.clone() };
-    if target == *previous.tx && schedule == previous.schedule {
+    if tx == previous.tx && schedule == previous.schedule {
         return Decision { raised, steered, ..keep };
     }
     let due_us = changed_us.saturating_add(HOLD_UP_US);
-    let asks = |layer: &Layer<'_>| !layer.effect.asked.is_empty();
-    let fresh = active.iter().filter(|layer| asks(layer)).any(|layer| {
-        !previous.raised.iter().any(|(name, since)| name == layer.name && *since == layer.since_us)
+    let asks = |layer: &&Layer<'_>| !layer.effect.asked.is_empty();
+    let fresh = active.iter().filter(asks).any(|layer| {
+        let had = |(name, since): &(Arc<str>, i64)| name == layer.name && *since == layer.since_us;
+        !previous.raised.iter().any(had)
     });
-    let raises = load(spec, &target, schedule) > load(spec, &previous.tx, previous.schedule);
+    let raises = load(spec, &tx, schedule) > load(spec, &previous.tx, previous.schedule);
     if raises && now_us < due_us && !fresh && !steered && !previous.steered {
         if let Some(reasons) = reasons {
             let by = reasons.winners.get("pmin").cloned().unwrap_or(Winner::Default);
@@ -206,10 +290,10 @@ pub fn decide_node(
         // Rules that ended are forgotten; those that go on have had their raise.
         let mut still = previous.raised.clone();
         still.retain(|one| raised.contains(one));
-        return Decision { raised: still, target: Some((Arc::new(target), due_us)), ..keep };
+        return Decision { raised: still, target: Some((tx, due_us)), ..keep };
     }
     Decision {
-        tx: Arc::new(target),
+        tx,
         schedule,
         generation: previous.generation.wrapping_add(1).max(1),
         changed_us: now_us,
@@ -314,7 +398,7 @@ impl<'a> Resolver<'a> {
         match layer {
             0 => Winner::User,
             layer => match self.active.get(layer - 1) {
-                Some(rule) => Winner::Rule(rule.name.to_owned()),
+                Some(rule) => Winner::Rule(rule.name.to_string()),
                 None => Winner::Default,
             },
         }
@@ -557,7 +641,10 @@ mod tests {
         Effect { asked: Asked { all, ..Asked::default() }, ..Effect::default() }
     }
 
-    fn layer<'a>(name: &'a str, priority: i64, since_us: i64, effect: &'a Effect) -> Layer<'a> {
+    fn layer(name: &str, priority: i64, since_us: i64, effect: &Effect) -> Layer<'static> {
+        // A few tests' worth of rules may stay for ever.
+        let name = Box::leak(Box::new(Arc::from(name)));
+        let effect = Box::leak(Box::new(effect.clone()));
         Layer { name, priority, specificity: 0, since_us, effect }
     }
 
@@ -700,7 +787,7 @@ mod tests {
             })
     }
 
-    fn arbitrary_rules() -> impl Strategy<Value = Vec<(String, i64, u8, i64, Effect)>> {
+    fn arbitrary_rules() -> impl Strategy<Value = Vec<(Arc<str>, i64, u8, i64, Effect)>> {
         let names = ["light", "environment", "environment/temperature", "motion"];
         let key = prop::sample::select(names.to_vec()).prop_map(str::to_owned);
         let one = (
@@ -715,13 +802,13 @@ mod tests {
             let rule = |(at, (priority, specificity, since, all, properties))| {
                 let asked = Asked { all, properties };
                 let effect = Effect { asked, ..Effect::default() };
-                (format!("rule-{at}"), priority, specificity, since * S, effect)
+                (Arc::from(format!("rule-{at}")), priority, specificity, since * S, effect)
             };
             named.map(rule).collect()
         })
     }
 
-    fn layers(rules: &[(String, i64, u8, i64, Effect)]) -> Vec<Layer<'_>> {
+    fn layers(rules: &[(Arc<str>, i64, u8, i64, Effect)]) -> Vec<Layer<'_>> {
         rules
             .iter()
             .map(|(name, priority, specificity, since_us, effect)| Layer {
@@ -764,6 +851,37 @@ mod tests {
             let told =
                 decide_node(&spec(), &user, &active, Some(&first), now * S, Some(&mut reasons));
             prop_assert_eq!(told, second);
+        }
+
+        /// Many nodes are decided as each is alone, and what stands is left as it is.
+        #[test]
+        fn many_are_decided_as_each_is_alone(
+            sets in prop::collection::vec((arbitrary_rules(), any::<bool>(), 0_i64..90), 1..4),
+            rules in arbitrary_rules(),
+        ) {
+            let (spec, nobody) = (Arc::new(spec()), Asked::default());
+            let user = Asked { all: every(300), ..Asked::default() };
+            let before: Vec<Decision> =
+                sets.iter().map(|(rules, ..)| decide(&layers(rules), None, 0)).collect();
+            let now = 40 * S;
+            let mut inputs: Vec<Input<'_>> = sets
+                .iter()
+                .zip(&before)
+                .map(|((own, steered, _), previous)| Input {
+                    spec: &spec,
+                    user: if *steered { &user } else { &nobody },
+                    active: layers(if own.len() % 2 == 0 { own } else { &rules }),
+                    previous: Some(previous),
+                })
+                .collect();
+            let alone: Vec<Decision> = inputs
+                .iter()
+                .map(|one| decide_node(&spec, one.user, &one.active, one.previous, now, None))
+                .collect();
+            let together = super::decide(&mut inputs, now);
+            for ((together, alone), before) in together.into_iter().zip(alone).zip(&before) {
+                prop_assert_eq!(together.unwrap_or_else(|| before.clone()), alone);
+            }
         }
 
         /// I9: the profile's bounds hold, whatever is asked, and nothing panics.

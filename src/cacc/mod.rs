@@ -9,5 +9,6 @@ pub mod controller;
 pub mod decide;
 pub mod expr;
 pub mod rule;
+pub mod runtime;
 pub mod window;
 pub mod words;

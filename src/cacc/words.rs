@@ -126,10 +126,10 @@ pub fn talk(tx: &Tx, schedule: Option<u32>) -> String {
 fn period(ms: u32) -> String {
     match ms {
         0..1000 => format!("{ms} ms"),
-        1000..60_000 if ms % 1000 == 0 => format!("{} s", ms / 1000),
+        1000..60_000 if ms.is_multiple_of(1000) => format!("{} s", ms / 1000),
         1000..60_000 => format!("{} s", f64::from(ms) / 1000.0),
-        _ if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
-        _ if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
+        _ if ms.is_multiple_of(3_600_000) => format!("{} h", ms / 3_600_000),
+        _ if ms.is_multiple_of(60_000) => format!("{} min", ms / 60_000),
         _ => Duration::from_ms(ms.into()).to_string(),
     }
 }

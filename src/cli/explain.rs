@@ -3,28 +3,45 @@
 use serde_json::json;
 
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, Outcome};
+use super::{CliError, ErrorKind, Global, Outcome};
 use crate::manifest::Code;
 use crate::manifest::kinds::Kind;
 use crate::manifest::schema::{self, Explanation};
 use crate::scalar::suggest;
 
-/// Explain a kind, a field of it, or the code of a mistake.
+/// Explain a kind, a field of it, the code of a mistake, or why a node talks as it does.
 ///
 /// Without an argument, lists the kinds; `edgetwin explain codes` lists the codes.
-/// The words are those of the schema and of the editor's help.
+/// The words are those of the schema and of the editor's help. `edgetwin explain node
+/// NAMESPACE/NAME` asks the runtime which rules hold, who won each field, and how far the node is.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  edgetwin explain ContextRule\n  edgetwin explain Service.balancing\n  \
-                        edgetwin explain ET0203"
+                        edgetwin explain ET0203\n  edgetwin explain node lab/north-1"
 )]
 pub(super) struct Args {
-    /// KIND, KIND.field.field or ETxxxx
+    /// KIND, KIND.field.field, ETxxxx or node
     #[arg(value_name = "WHAT")]
     what: Option<String>,
+    /// The node: NAMESPACE/NAME, or NAME with -n
+    #[arg(value_name = "NODE")]
+    node: Option<String>,
 }
 
-pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
+pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
+    match (args.what.as_deref(), &args.node) {
+        (Some("node"), Some(name)) => return super::explain_node::run(name, global, output),
+        (Some("node"), None) => {
+            return Err(CliError::new(ErrorKind::Usage, "which node?")
+                .hint("write `edgetwin explain node NAMESPACE/NAME`"));
+        }
+        (_, Some(name)) => {
+            let message = format!("`{name}` is one word too many");
+            return Err(CliError::new(ErrorKind::Usage, message)
+                .hint("only `edgetwin explain node` takes a name"));
+        }
+        _ => {}
+    }
     let Some(what) = &args.what else {
         kinds(output);
         return Ok(Outcome::Done);

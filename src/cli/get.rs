@@ -16,7 +16,8 @@ use crate::twin::selector::Selector;
 /// Show objects and how they are.
 ///
 /// A kind by name, plural or short name (`edgetwin explain` lists them), or `all`. `get twins` lists
-/// the twins that TwinSets make, too. What `-o yaml` prints can be applied again.
+/// the twins that TwinSets make, too. What `-o yaml` prints can be applied again. `get commands` shows
+/// what was said to nodes, and what came of it.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  edgetwin get twins -A\n  edgetwin get svc data-anomaly -o yaml\n  \
@@ -39,6 +40,11 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
         selector
             .parse::<Selector>()
             .map_err(|error| CliError::new(ErrorKind::Usage, error.message).hint(error.help))?;
+    }
+    if let [word] = args.what.as_slice()
+        && matches!(word.to_lowercase().as_str(), "commands" | "command" | "cmd")
+    {
+        return commands(global, output);
     }
     let targets = objects::targets(&args.what, global)?;
     let client = Client::new(&global.server)?;
@@ -135,6 +141,55 @@ fn watch(
             }
         }
     })?;
+    Ok(Outcome::Done)
+}
+
+/// What was said to nodes.
+fn commands(global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
+    let client = Client::new(&global.server)?;
+    let namespace = global.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    let query = match global.all_namespaces {
+        true => String::new(),
+        false => format!("?namespace={}", escape(namespace)),
+    };
+    let list = client.get(&format!("/commands{query}"))?;
+    let items: Vec<&Value> = list["items"].as_array().into_iter().flatten().collect();
+    match output.format() {
+        Format::Json => output.json(&list),
+        Format::Yaml => output.yaml(&list),
+        Format::Name => items.iter().for_each(|item| output.line(&objects::key_of(item))),
+        Format::Table | Format::Wide if items.is_empty() => {
+            output.note("No commands. -n NAMESPACE looks in another namespace, -A in all.");
+        }
+        Format::Table | Format::Wide => {
+            let wide = output.format() == Format::Wide;
+            let now_us = now_us();
+            let rows: Vec<Vec<String>> = items
+                .iter()
+                .map(|item| {
+                    let of = |pointer: &str| objects::text(item, pointer);
+                    let mut row = vec![
+                        of("/spec/node"),
+                        of("/spec/id"),
+                        of("/spec/set"),
+                        of("/status/state"),
+                        of("/status/tries"),
+                        of("/spec/cause"),
+                        objects::age(&of("/spec/issuedAt"), now_us),
+                    ];
+                    if wide {
+                        row.extend([of("/spec/trace"), of("/status/reason")]);
+                    }
+                    row
+                })
+                .collect();
+            let mut head = vec!["NODE", "ID", "SET", "STATE", "TRIES", "CAUSE", "AGE"];
+            if wide {
+                head.extend(["TRACE", "REASON"]);
+            }
+            output.table(&head, &rows);
+        }
+    }
     Ok(Outcome::Done)
 }
 

@@ -20,6 +20,7 @@ mod doctor;
 mod error;
 mod events;
 mod explain;
+mod explain_node;
 mod gen_firmware;
 mod get;
 mod init;
@@ -188,7 +189,7 @@ impl Verb {
             Self::Delete(args) => delete::run(args, global, output),
             Self::Wait(args) => wait::run(args, global, output),
             Self::Events(args) => events::run(args, global, output),
-            Self::Explain(args) => explain::run(args, output),
+            Self::Explain(args) => explain::run(args, global, output),
             Self::Schema(args) => schema::run(args, output),
             Self::GenFirmware(args) => gen_firmware::run(args, output),
             Self::Train(args) => train::run(args, output),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::ArgMatches;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::error::{CliError, ErrorKind};
 use super::manifests;
@@ -122,6 +122,7 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
     output.note("ready   loopback only, without users; Ctrl-C stops");
     let reconciler = runtime.reconciler.clone();
     let writer = runtime.writer.clone();
+    let mut said = runtime.control.lines();
     let mut serving = std::pin::pin!(runtime.run(stopped));
     if !args.filenames.is_empty() {
         let applying = apply(&reconciler, &args.filenames);
@@ -151,6 +152,7 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
         tokio::select! {
             ended = &mut serving => return done(ended),
             line = next_line(&mut verdicts) => output.line(&line),
+            line = next_said(&mut said) => output.line(&line),
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
         }
@@ -201,6 +203,17 @@ fn verdict_line(twin: &Twin, service: &str, verdict: &Value) -> String {
         .filter_map(|(name, value)| Some(format!("{name} {}", value.as_f64()?)))
         .collect();
     format!("{:<14} {service:<17} {label:<10} {score:.2}  {}", twin.id.as_str(), values.join(", "))
+}
+
+/// What the controller did; what a slow terminal missed is in the events.
+async fn next_said(said: &mut broadcast::Receiver<String>) -> String {
+    loop {
+        match said.recv().await {
+            Ok(line) => return line,
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+        }
+    }
 }
 
 async fn next_line(lines: &mut Option<mpsc::Receiver<String>>) -> String {

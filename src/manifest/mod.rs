@@ -486,7 +486,7 @@ pub fn not_acted_on(object: &Object) -> Vec<String> {
     match &object.spec {
         Spec::NodeProfile(_) => Vec::new(),
         Spec::Channel(_) => whole("no link budget acts on it yet"),
-        Spec::ContextRule(_) => whole("no controller acts on it yet"),
+        Spec::ContextRule(rule) => rule_not_acted_on(rule),
         Spec::Rollout(_) => whole("no rollout acts on it yet"),
         Spec::CloudSink(_) => whole("nothing leaves the site, so nothing acts on it yet"),
         Spec::Policy(_) => whole("rights are not enforced yet"),
@@ -524,16 +524,65 @@ pub fn not_acted_on(object: &Object) -> Vec<String> {
     }
 }
 
+/// What of a rule is checked and stored but not acted on yet, one plain sentence each.
+pub fn rule_not_acted_on(rule: &kinds::ContextRuleSpec) -> Vec<String> {
+    let then = &rule.then;
+    let mut notes = transmission_not_acted_on(&then.transmission, "then");
+    for (name, transmission) in &then.properties {
+        notes.extend(transmission_not_acted_on(transmission, &format!("then.properties.{name}")));
+    }
+    for (given, field, later) in [
+        (then.weight.is_some(), "weight", "there is no link budget to share out"),
+        (then.class.is_some(), "class", "there is no link budget to share out"),
+        (then.quarantine.is_some(), "quarantine", "nodes are not isolated"),
+    ] {
+        if given {
+            notes.push(format!("`then.{field}` is not acted on yet: {later}"));
+        }
+    }
+    notes
+}
+
+/// Programs that some firmware may have and the controller knows how to ask for.
+const PROGRAMS_ACTED_ON: [&str; 5] =
+    ["interval", "on-change", "on-request", "features", "schedule"];
+
+fn transmission_not_acted_on(of: &kinds::Transmission, path: &str) -> Vec<String> {
+    let given = [
+        (of.epmin.is_some(), "epmin"),
+        (of.epmax.is_some(), "epmax"),
+        (of.edge.is_some(), "edge"),
+        (of.confirm.is_some(), "confirm"),
+        (of.buffer.is_some(), "buffer"),
+        (of.before.is_some(), "before"),
+        (of.length.is_some(), "length"),
+        (of.channel.is_some(), "channel"),
+    ];
+    let fields = given.into_iter().filter(|(given, _)| *given);
+    let mut notes: Vec<String> = fields
+        .map(|(_, field)| format!("`{path}.{field}` is not acted on yet: no command says it"))
+        .collect();
+    let program = of.program.as_deref().unwrap_or("interval");
+    if !PROGRAMS_ACTED_ON.contains(&program) {
+        notes.push(format!(
+            "`{path}.program: {program}` is not acted on yet: no firmware has it, so the next rule or the default counts"
+        ));
+    }
+    notes
+}
+
 fn twin_not_acted_on(twin: &TwinSpec) -> Vec<String> {
     let mut notes = service_options_not_acted_on(&twin.services);
-    if twin.transmission.is_some() {
-        notes.push(
-            "`transmission` is stored in the twin; no command is sent to the node yet".to_owned(),
-        );
+    if let Some(transmission) = &twin.transmission {
+        match twin.node {
+            Some(_) => notes.extend(transmission_not_acted_on(transmission, "transmission")),
+            None => notes.push(
+                "`transmission` is stored in the twin; without a `node` nothing is sent".to_owned(),
+            ),
+        }
     }
-    if !twin.desired.is_empty() {
-        notes
-            .push("`desired` is stored in the twin; no command is sent to the node yet".to_owned());
+    if !twin.desired.is_empty() && twin.node.is_none() {
+        notes.push("`desired` is stored in the twin; without a `node` nothing is sent".to_owned());
     }
     if twin.node.as_ref().is_some_and(|node| node.credentials.is_some()) {
         notes.push("`node.credentials` is not checked yet".to_owned());

@@ -10,7 +10,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, MqttOptions, NetworkOptions, Packet, Publish, QoS};
+use rumqttc::{
+    AsyncClient, Event, MqttOptions, NetworkOptions, Packet, Publish, QoS, SubscribeFilter,
+};
 use tokio::sync::watch;
 
 use super::mqtt::{Context, PACKET_LEN_MAX, Taken, take_reading};
@@ -24,7 +26,8 @@ const REQUESTS_MAX: usize = 4096;
 /// First and longest wait before connecting again; doubled in between, give or take half.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// What nodes publish readings to.
-const READINGS: &str = "et/v1/+/+/data";
+const UPLINKS: [&str; 5] =
+    ["et/v1/+/+/data", "et/v1/+/+/feat", "et/v1/+/+/ack", "et/v1/+/+/event", "et/v1/+/+/state"];
 
 /// Where the broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +105,9 @@ pub async fn run(
                 wait = RECONNECT.0;
                 // What was in flight comes again under new numbers.
                 waiting.clear();
-                if let Err(error) = client.try_subscribe(READINGS, QoS::AtLeastOnce) {
+                let filters =
+                    UPLINKS.map(|path| SubscribeFilter::new(path.to_owned(), QoS::AtLeastOnce));
+                if let Err(error) = client.try_subscribe_many(filters) {
                     tracing::warn!(%error, "no room to subscribe; the connection is made anew");
                     events.clean();
                 }

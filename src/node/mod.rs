@@ -374,6 +374,47 @@ pub fn decode(payload: &[u8], model: Option<&NodeModel>) -> Result<Reading, Payl
     Ok(reading)
 }
 
+/// The feature that holds minimum, maximum, mean and variance of what a node summed up itself.
+pub const STATISTICS: &str = "statistics";
+
+/// Decodes a summary on `…/feat`: the means are the reading, and the feature [`STATISTICS`] holds
+/// all of it by property.
+///
+/// # Errors
+/// See [`PayloadError`].
+pub fn decode_features(payload: &[u8], model: Option<&NodeModel>) -> Result<Reading, PayloadError> {
+    if payload.len() > READING_LEN_MAX {
+        return Err(PayloadError::TooLarge(payload.len()));
+    }
+    let features: wire::Features = serde_json::from_slice(payload)
+        .map_err(|error| PayloadError::NotJson(error.to_string()))?;
+    let mut means = Object::new();
+    let mut statistics = Object::new();
+    for value in &features.values {
+        let mean = Value::Number(value.stats.mean.clone());
+        match &value.feature {
+            Some(feature) => {
+                put(&mut means, feature, Object::from_iter([(value.property.clone(), mean)]));
+            }
+            None => {
+                means.insert(value.property.clone(), mean);
+            }
+        }
+        let mut all = serde_json::to_value(&value.stats).unwrap_or_default();
+        all["n"] = features.n.into();
+        statistics.insert(value.property.clone(), all);
+    }
+    means.insert("boot".to_owned(), features.boot.into());
+    means.insert("seq".to_owned(), features.seq.into());
+    let means = Value::Object(means).to_string();
+    let mut reading = decode(means.as_bytes(), model)?;
+    put(&mut reading.values, STATISTICS, statistics);
+    reading.uptime_ms = Some(features.ms);
+    reading.program = Some(features.program);
+    reading.old = features.old;
+    Ok(reading)
+}
+
 fn put(values: &mut Object, feature: &str, properties: Object) {
     match values.get_mut(feature) {
         Some(Value::Object(existing)) => existing.extend(properties),
@@ -385,6 +426,12 @@ fn put(values: &mut Object, feature: &str, properties: Object) {
 
 fn counter(field: &'static str, value: &Value) -> Result<u64, PayloadError> {
     value.as_u64().ok_or(PayloadError::Field(field, "a whole number, 0 or more"))
+}
+
+/// Is told what nodes say beside their readings: answers, events, states.
+pub trait Uplinks: Send + Sync {
+    /// A node said something. Called by the thread of all connections: hands over, does not wait.
+    fn heard(&self, thing: ThingId, uplink: wire::Uplink);
 }
 
 /// Which model each twin's readings are checked against.
@@ -472,6 +519,22 @@ mod tests {
         let reading = decode(br#"{"a": {"b": true}}"#, None).unwrap();
         assert_eq!(Value::Object(reading.values), json!({"a": {"b": true}}));
         assert_eq!(decode(br#"{"b": true}"#, None).unwrap_err().reason(), "AmbiguousProperty");
+    }
+
+    #[test]
+    fn a_summary_is_a_reading_of_its_means() {
+        let payload = json!({"k": "f", "boot": 3, "seq": 9, "ms": 5, "program": "features", "n": 4,
+            "light": {"min": 1, "max": 5, "mean": 3, "var": 2.5}});
+        let reading = decode_features(payload.to_string().as_bytes(), Some(&model())).unwrap();
+        assert_eq!(reading.stamp, Some(Stamp { seq: 9, boot: Some(3) }));
+        assert_eq!(
+            Value::Object(reading.values),
+            json!({"environment": {"light": 3},
+                "statistics": {"light": {"min": 1, "max": 5, "mean": 3, "var": 2.5, "n": 4}}})
+        );
+        let wrong = payload.to_string().replace("light", "colour");
+        let refused = decode_features(wrong.as_bytes(), Some(&model())).unwrap_err();
+        assert_eq!(refused.reason(), "UnknownProperty");
     }
 
     #[test]

@@ -42,7 +42,8 @@ use super::broker::{
     self, Broker, ClientId, Delivery, Message, SESSIONS_MAX, SUBSCRIPTIONS_MAX, Subscription, Will,
 };
 use super::frame::{Framer, Violation};
-use super::{Directory, Leaf, PayloadError, Topic};
+use super::wire::Uplink;
+use super::{Directory, Leaf, PayloadError, Topic, Uplinks};
 use crate::telemetry::{Severity, Telemetry, now_us};
 use crate::twin::{Change, Refusal, ThingId};
 use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
@@ -79,6 +80,8 @@ pub struct Context {
     pub outbox: Arc<Outbox>,
     /// Has the writer's own thread commit.
     pub kick: Arc<dyn Fn() + Send + Sync>,
+    /// Is told what nodes say beside their readings.
+    pub uplinks: Arc<dyn Uplinks>,
 }
 
 /// Messages of the runtime on their way to subscribers: verdicts that became durable, and whatever
@@ -1086,6 +1089,12 @@ impl Hub {
                 sender: will.message.sender.clone(),
             }),
         };
+        // A node's last word is heard like its others. What became of it has nobody to be told.
+        let told =
+            take_reading(&self.context, &message.topic, message.payload.as_slice(), &"a will");
+        if matches!(told, Taken::Staged(_)) {
+            self.staged.notify_one();
+        }
         self.keep_retained(&message);
         self.route(&message);
     }
@@ -1420,11 +1429,16 @@ pub(super) fn take_reading(
     let topic = match Topic::parse(topic_name) {
         None => return Taken::NotAReading,
         Some(Err(error)) => return refused(context, &error, topic_name, from),
-        Some(Ok(topic)) if topic.leaf != Leaf::Data => return Taken::NotAReading,
         Some(Ok(topic)) => topic,
     };
-    let model = context.directory.model(&topic.thing);
-    let reading = match super::decode(payload, model.as_deref()) {
+    let model = || context.directory.model(&topic.thing);
+    let decoded = match topic.leaf {
+        Leaf::Data => super::decode(payload, model().as_deref()),
+        Leaf::Features => super::decode_features(payload, model().as_deref()),
+        Leaf::Ack | Leaf::Event | Leaf::State => return hear(context, topic, payload, from),
+        _ => return Taken::NotAReading,
+    };
+    let reading = match decoded {
         Ok(reading) => reading,
         Err(error) => return refused(context, &error, topic.thing.as_str(), from),
     };
@@ -1464,6 +1478,25 @@ pub(super) fn take_reading(
             let text = format!("a reading was not taken: {error}");
             telemetry.event(now_us(), Severity::Warning, "NotStored", "Store", text);
             Taken::NotStored(DisconnectReasonCode::QuotaExceeded)
+        }
+    }
+}
+
+/// Hands on what a node says beside its readings.
+fn hear(context: &Context, topic: Topic, payload: &[u8], from: &dyn std::fmt::Display) -> Taken {
+    if payload.is_empty() {
+        // A retained state is taken away.
+        return Taken::NotAReading;
+    }
+    match Uplink::decode_as(&topic.leaf, payload) {
+        Ok(Some(uplink)) => {
+            context.uplinks.heard(topic.thing, uplink);
+            Taken::NotAReading
+        }
+        Ok(None) => Taken::NotAReading,
+        Err(error) => {
+            let error = PayloadError::NotJson(error.to_string());
+            refused(context, &error, topic.thing.as_str(), from)
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::control;
 use super::models::Training;
 use super::twins::{self, Wanted};
 use super::{
@@ -16,7 +17,9 @@ use super::{
     words,
 };
 use crate::edgeai::service::{NamedModel, ServiceConfig};
-use crate::manifest::kinds::{ServiceSpec, TwinAggregateSpec, TwinModelSpec, TwinSpec, ValueType};
+use crate::manifest::kinds::{
+    ContextRuleSpec, ServiceSpec, TwinAggregateSpec, TwinModelSpec, TwinSpec, ValueType,
+};
 use crate::manifest::{self, DEFAULT_NAMESPACE, Kind, Object, Spec};
 use crate::node::{NodeModel, PropertyRule, ValueKind};
 use crate::scalar::rfc3339;
@@ -66,6 +69,7 @@ impl Reconciler {
             Spec::TwinAggregate(spec) => self.aggregate(key, stored, spec, labels),
             Spec::Model(spec) => self.model(key, &object.metadata.annotations, spec),
             Spec::Service(spec) => self.service(key, spec),
+            Spec::ContextRule(spec) => self.rule(key, spec),
             _ => Report::not_acted_on(manifest::not_acted_on(object).join("; ")),
         }
     }
@@ -103,6 +107,10 @@ impl Reconciler {
                 lock(&self.working.node_models).remove(key);
                 Ok(None)
             }
+            Kind::ContextRule => {
+                self.context.control.remove_rule(&control::rule_name(key));
+                Ok(None)
+            }
             _ => Ok(None),
         }
     }
@@ -118,6 +126,9 @@ impl Reconciler {
         let twins = changed
             .iter()
             .any(|key| matches!(key.kind, Kind::Twin | Kind::TwinSet | Kind::TwinAggregate));
+        let any = |kind| changed.iter().any(|key| key.kind == kind);
+        let profiles = any(Kind::NodeProfile);
+        let rules_refer = any(Kind::Service) || any(Kind::Channel);
         // References may be `NAMESPACE/NAME`; a wrong guess costs one look.
         let refers = |stored: &Stored, among: &HashSet<&str>| {
             stored.model().is_some_and(|name| {
@@ -125,9 +136,10 @@ impl Reconciler {
             })
         };
         let wakes = |key: &ObjectKey, stored: &Stored| match key.kind {
-            Kind::Twin | Kind::TwinSet => refers(stored, &twin_models),
+            Kind::Twin | Kind::TwinSet => refers(stored, &twin_models) || profiles,
             Kind::TwinAggregate => twins && stored.names_members(),
             Kind::Service => refers(stored, &models) || services.contains(key.name.as_str()),
+            Kind::ContextRule => rules_refer,
             _ => false,
         };
         let woken: Vec<ObjectKey> = {
@@ -195,6 +207,7 @@ impl Reconciler {
         names: &BTreeSet<String>,
     ) -> Report {
         self.set_directory(key);
+        self.declare_nodes(key, spec, names);
         let model = stored.model().and_then(|name| self.node_model(&key.namespace, name));
         let model = model.map(|(key, _)| key);
         let definition = model.as_ref().map(|key| format!("{}:{}:1.0.0", key.namespace, key.name));
@@ -249,6 +262,7 @@ impl Reconciler {
                 continue;
             }
             self.context.directory.set(id.clone(), None);
+            self.context.control.set_node(id.clone(), None);
             if self.context.writer.newest(id.as_str()).is_some() {
                 let change = Change::Delete(Path::Thing);
                 staged.submit(request(id, change))?;
@@ -267,6 +281,87 @@ impl Reconciler {
             || live(&ObjectKey::new(Kind::TwinAggregate, namespace, name))
             || in_namespace(&objects, Kind::TwinSet, namespace)
                 .any(|(key, stored)| live(key) && stored.makes(&key.name, name))
+    }
+
+    /// Tells the controller what the nodes behind twins are.
+    fn declare_nodes(&self, key: &ObjectKey, spec: &TwinSpec, names: &BTreeSet<String>) {
+        let node = spec.node.as_ref().map(|node| {
+            let profile = node.profile.as_deref();
+            let profile =
+                profile.and_then(|name| self.find(Kind::NodeProfile, &key.namespace, name));
+            let profile = profile.and_then(|(_, stored)| match stored.object().ok()?.spec {
+                Spec::NodeProfile(profile) => Some(profile),
+                _ => None,
+            });
+            let model = spec.model.as_deref();
+            let model = model.and_then(|name| self.find(Kind::TwinModel, &key.namespace, name));
+            let model = model.and_then(|(_, stored)| match stored.object().ok()?.spec {
+                Spec::TwinModel(model) => Some(model),
+                _ => None,
+            });
+            Arc::new(control::node(spec, profile.as_deref(), model.as_deref()))
+        });
+        for name in names {
+            if let Ok(id) = thing_id(&key.namespace, name) {
+                self.context.control.set_node(id, node.clone());
+            }
+        }
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Rules
+
+    /// What an object says of nodes and rules, before anything is reconciled.
+    pub(super) fn declare_to_control(&self, key: &ObjectKey) {
+        let Some(stored) = self.objects().get(key).cloned() else { return };
+        if stored.deleting || !matches!(key.kind, Kind::Twin | Kind::TwinSet | Kind::ContextRule) {
+            return;
+        }
+        match stored.object().map(|object| object.spec) {
+            Ok(Spec::Twin(spec)) => {
+                self.declare_nodes(key, &spec, &BTreeSet::from([key.name.clone()]));
+            }
+            Ok(Spec::TwinSet(set)) => {
+                let names = set.twin_names(&key.name).into_iter().collect();
+                self.declare_nodes(key, &set.template.spec, &names);
+            }
+            // What is wrong with it is said when it is reconciled.
+            Ok(Spec::ContextRule(spec)) => drop(self.rule(key, &spec)),
+            _ => {}
+        }
+    }
+
+    fn rule(&self, key: &ObjectKey, spec: &ContextRuleSpec) -> Report {
+        let names = |kind| -> Vec<String> {
+            let objects = self.objects();
+            let of_kind =
+                objects.iter().filter(|(key, stored)| key.kind == kind && !stored.deleting);
+            of_kind.map(|(key, _)| key.name.clone()).collect()
+        };
+        let nobody = ObjectKey::new(Kind::Policy, "", "");
+        let resolve = |reference: &str| {
+            control::named(&key.namespace, reference, |place, name| {
+                self.declares_twin(place, name, &nobody)
+            })
+        };
+        let (services, channels) = (names(Kind::Service), names(Kind::Channel));
+        match control::rule(key, spec, resolve, &services, &channels) {
+            Ok(rule) => {
+                self.context.control.set_rule(rule);
+                let unheeded = manifest::rule_not_acted_on(spec);
+                match unheeded.is_empty() {
+                    true => Report::ready("InForce", "the rule is judged"),
+                    false => Report::ready(
+                        "InForce",
+                        format!("the rule is judged; {}", unheeded.join("; ")),
+                    ),
+                }
+            }
+            Err(why) => {
+                self.context.control.remove_rule(&control::rule_name(key));
+                Report::stalled("ConditionNotUnderstood", why)
+            }
+        }
     }
 
     // -----------------------------------------------------------------------------------------
@@ -295,6 +390,7 @@ impl Reconciler {
                 Ok(batch) => staged.batch = batch.or(staged.batch),
                 Err(rejected) => return not_stored(&rejected),
             }
+            self.context.control.members_changed();
         }
         if self.context.writer.is_stalled(id.as_str()) {
             return corrupt(&id);
@@ -448,6 +544,10 @@ impl Reconciler {
         match key.kind {
             Kind::Twin | Kind::TwinAggregate => self.view_thing(key, &mut status),
             Kind::TwinSet => status["twins"] = stored.made_now().into(),
+            Kind::ContextRule => {
+                status["twins"] =
+                    self.context.control.rule_members(&control::rule_name(key)).into();
+            }
             Kind::Service => {
                 let now = self.context.services.status(&key.name);
                 status["instances"] = now.instances.into();
@@ -619,7 +719,7 @@ fn thing_id(namespace: &str, name: &str) -> Result<ThingId, Refusal> {
 }
 
 /// Where a reference is looked for, in order.
-fn lookup_order<'n>(namespace: &'n str, name: &'n str) -> Vec<(&'n str, &'n str)> {
+pub(super) fn lookup_order<'n>(namespace: &'n str, name: &'n str) -> Vec<(&'n str, &'n str)> {
     match name.split_once('/') {
         Some((namespace, name)) => vec![(namespace, name)],
         None if namespace == DEFAULT_NAMESPACE => vec![(namespace, name)],

@@ -9,6 +9,8 @@
 //! | `DELETE /objects/KIND/NAMESPACE/NAME` | the same for one |
 //! | `POST /wait` | answers when all of `{"objects", "for": "Ready"}` are so, or after `timeoutMs` with those that are not; also `"Deleted"`, `"CONDITION=STATUS"` |
 //! | `GET /events` | the latest events; `?watch=true` goes on as server-sent events |
+//! | `GET /commands` | commands to nodes, by node; `?namespace=` |
+//! | `GET /explain/node/NAMESPACE/NAME` | why a node talks as it does |
 //! | `GET /status`, `GET /version` | how the runtime is, and what it is |
 //! | `PUT`, `HEAD /artefacts/SHA256` | model files and training data by digest |
 //!
@@ -39,6 +41,7 @@ use super::disk::ARTEFACT_BYTES_MAX;
 use super::{ApplyError, ApplyOptions, ObjectKey, Reconciler, Until};
 use crate::manifest::{Kind, diagnostic};
 use crate::telemetry::Event;
+use crate::twin::ThingId;
 use crate::twin::selector::Selector;
 
 /// Largest body of an apply, bytes: 10,000 documents of 1.6 KB. A larger one is answered with 413.
@@ -63,6 +66,8 @@ pub fn router(reconciler: Arc<Reconciler>) -> Router {
         .route("/objects/{kind}", get(list))
         .route("/objects/{kind}/{namespace}/{name}", get(one).delete(delete_one))
         .route("/events", get(events))
+        .route("/commands", get(commands))
+        .route("/explain/node/{namespace}/{name}", get(explain))
         .route("/status", get(status))
         .route("/version", get(version))
         .layer(DefaultBodyLimit::max(APPLY_BYTES_MAX))
@@ -437,6 +442,28 @@ async fn events(State(reconciler): Control, query: Asked<Watching>) -> Result<Re
         }
     });
     Ok(Sse::new(stream).keep_alive(sse::KeepAlive::default()).into_response())
+}
+
+async fn commands(State(reconciler): Control, query: Asked<Listing>) -> Result<Response, Problem> {
+    let namespace = query?.0.namespace;
+    let mut items = reconciler.context.control.commands();
+    items.retain(|one| {
+        namespace.as_deref().is_none_or(|wanted| one["metadata"]["namespace"] == wanted)
+    });
+    Ok(ok(&json!({ "kind": "List", "items": items })))
+}
+
+async fn explain(
+    State(reconciler): Control,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let missing = || {
+        let message = format!("there is no node `{namespace}/{name}`");
+        Problem::new(StatusCode::NOT_FOUND, "not-found", message)
+            .hint("a twin has a node if its manifest says so, or once one has said what it is")
+    };
+    let id = ThingId::parse(&format!("{namespace}:{name}")).map_err(|_| missing())?;
+    reconciler.context.control.explain(&id).map(|value| ok(&value)).ok_or_else(missing)
 }
 
 /// An event with readable times.

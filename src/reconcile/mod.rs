@@ -22,6 +22,7 @@
 //! Not here: reading YAML (`manifest`), the HTTP surface (`reconcile::http`).
 
 mod aggregates;
+mod control;
 mod controllers;
 pub mod disk;
 pub mod http;
@@ -44,6 +45,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::cacc::runtime::Control;
 use crate::edgeai::Model;
 use crate::edgeai::service::Services;
 use crate::manifest::{self, Diagnostic, Kind, Object, Spec};
@@ -96,6 +98,8 @@ pub struct ReconcilerContext {
     pub kick: Arc<dyn Fn() + Send + Sync>,
     /// The aggregates that the writer derives.
     pub aggregates: Arc<Aggregates>,
+    /// Sees to it that nodes talk as rules ask.
+    pub control: Arc<Control>,
 }
 
 /// Which object: unique among all.
@@ -467,6 +471,9 @@ impl Reconciler {
         *self.objects.write().unwrap_or_else(PoisonError::into_inner) = objects;
         for key in keys {
             self.set_directory(&key);
+            // All of them before the controller decides anything: half of the rules would be
+            // other rules.
+            self.declare_to_control(&key);
             self.mark_changed(&key);
             self.queue.add(key);
         }

@@ -57,6 +57,13 @@ impl World {
             let writer = writer.clone();
             Arc::new(move || writer.commit())
         };
+        let control = Control::new(
+            writer.clone(),
+            aggregates.clone(),
+            telemetry.clone(),
+            Arc::default(),
+            kick.clone(),
+        );
         let reconciler = Reconciler::new(ReconcilerContext {
             writer: writer.clone(),
             directory: nodes.clone(),
@@ -65,6 +72,7 @@ impl World {
             state_dir: directory.to_owned(),
             kick,
             aggregates,
+            control,
         });
         let (stop, stopped) = watch::channel(false);
         let ran = tokio::spawn(reconciler.clone().run(stopped));

@@ -59,6 +59,10 @@ impl Wanted {
         if let Some(definition) = definition {
             wanted.put(&["definition"], &definition.into());
         }
+        if spec.node.is_some() {
+            // What is desired of a node is the controller's word, which has heard the manifest's.
+            return wanted;
+        }
         for (feature, properties) in &spec.desired {
             for (name, value) in properties {
                 wanted.put(&["features", feature, "desiredProperties", name], value);

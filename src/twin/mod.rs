@@ -440,6 +440,21 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether it may write what is desired of a feature.
+    pub fn touches_desired(&self, feature: &str) -> bool {
+        match &self.path {
+            Path::Thing | Path::Features => {
+                let value = self.value.as_ref();
+                let features = value.map(|value| value.get("features").unwrap_or(value));
+                features.is_some_and(|features| features.get(feature).is_some())
+            }
+            path => {
+                path.feature() == Some(feature)
+                    && !matches!(path, Path::Properties(_) | Path::Property(..))
+            }
+        }
+    }
+
     /// Whether an event writes the property, even with the value that it has.
     pub fn touches(&self, feature: &str, property: &str) -> bool {
         let merged = self.action == Action::Merged;

@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod control;
 mod kills;
 mod mqtt;
 mod verdicts;
@@ -127,6 +128,15 @@ impl Runtime {
 
     /// Status and body of a request.
     fn request(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let (status, body) = self.request_text(method, path, body);
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    fn metrics(&self) -> String {
+        self.request_text("GET", "/metrics", None).1
+    }
+
+    fn request_text(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut stream = TcpStream::connect(self.http).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -141,7 +151,7 @@ impl Runtime {
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+        (status, body.to_owned())
     }
 
     fn put(&self, path: &str, body: &Value) -> u16 {

@@ -211,16 +211,18 @@ impl Controller {
         for fact in facts {
             match fact {
                 Fact::Window(_, of, ms) => {
-                    if !subject.series.iter().any(|(other, w, _)| other == of && w == ms) {
-                        let mut series = Series::new(*ms);
-                        // What is there is the first value of the window.
-                        let twin = subject.twin.as_deref();
-                        let value = twin.and_then(|twin| property(twin, of)?.as_f64());
-                        if let (Some(value), Some(twin)) = (value, twin) {
-                            series.push(twin.modified_us.min(now_us), value);
-                        }
-                        subject.series.push((of.clone(), *ms, series));
+                    let kept = |(other, w, _): &(PropertyRef, u64, Series)| other == of && w == ms;
+                    if subject.series.iter().any(kept) {
+                        continue;
                     }
+                    let mut series = Series::new(*ms);
+                    // What is there is the first value of the window.
+                    let twin = subject.twin.as_deref();
+                    let value = twin.and_then(|twin| property(twin, of)?.as_f64());
+                    if let (Some(value), Some(twin)) = (value, twin) {
+                        series.push(twin.modified_us.min(now_us), value);
+                    }
+                    subject.series.push((of.clone(), *ms, series));
                 }
                 Fact::Age(_) | Fact::VerdictAge(_) => {
                     let Some(of) = read_property(fact) else { continue };

@@ -61,8 +61,9 @@ pub struct Effects {
     pub notes: Vec<Note>,
     /// Messages, once all of the above is durable.
     pub messages: Vec<Message>,
-    /// Times of the chain.
-    pub timings: Vec<(Stage, i64)>,
+    /// Times of the chain: which, since when, and until when if not until it is said, microseconds
+    /// since 1970.
+    pub timings: Vec<(Stage, i64, Option<i64>)>,
 }
 
 /// A part of a feature that is to be.
@@ -109,7 +110,7 @@ pub struct Note {
 /// A stretch of the way from a verdict to what a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// From the change that a rule acted on to the command.
+    /// From when a rule took hold, which without `for` is the verdict, to the command on the wire.
     Command,
     /// From the command to the node's answer.
     Answer,
@@ -199,6 +200,8 @@ struct Subject {
     twin: Option<Arc<Twin>>,
     /// Rules and places in their lists.
     memberships: Vec<(usize, usize)>,
+    /// The rules in force for it.
+    active: Vec<usize>,
     series: Vec<(PropertyRef, u64, Series)>,
     /// When the properties and verdicts whose age is asked last came.
     times: Vec<(PropertyRef, i64)>,
@@ -285,7 +288,7 @@ struct Act {
 }
 
 /// What is kept of a node over a restart.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Record {
     thing: String,
@@ -300,24 +303,6 @@ struct Record {
     given_up: Option<(u32, String)>,
     commands: Vec<Command>,
     rules: BTreeMap<String, rule::State>,
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        Self {
-            thing: String::new(),
-            decision: None,
-            cause: command::Cause::default(),
-            user: Asked::default(),
-            acts: Vec::new(),
-            last_id: 0,
-            version: 0,
-            settled: None,
-            given_up: None,
-            commands: Vec::new(),
-            rules: BTreeMap::new(),
-        }
-    }
 }
 
 /// What is kept of a rule that does not judge each node by itself.
@@ -474,8 +459,10 @@ impl Controller {
     /// Decides what is open and gives what is to be done.
     pub fn settle(&mut self, now_us: i64) -> Effects {
         let now_us = self.now(now_us);
-        for at in std::mem::take(&mut self.dirty) {
-            self.decide(at, now_us);
+        let dirty: Vec<usize> = std::mem::take(&mut self.dirty).into_iter().collect();
+        let decided = self.decisions(&dirty, now_us);
+        for (at, decided) in decided {
+            self.conclude(at, decided, now_us);
         }
         std::mem::take(&mut self.effects)
     }
@@ -501,7 +488,7 @@ impl Controller {
     }
 
     /// What a node is by its manifest; `None` if it is none any more.
-    pub fn set_node(&mut self, id: &ThingId, spec: Option<NodeSpec>, now_us: i64) {
+    pub fn set_node(&mut self, id: &ThingId, spec: Option<Arc<NodeSpec>>, now_us: i64) {
         let now_us = self.now(now_us);
         match (spec, self.index.get(id).copied()) {
             (Some(spec), found) => {
@@ -548,6 +535,7 @@ impl Controller {
             id: id.clone(),
             twin: None,
             memberships: Vec::new(),
+            active: Vec::new(),
             series: Vec::new(),
             times: Vec::new(),
             changed: Vec::new(),

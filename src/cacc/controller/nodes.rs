@@ -27,10 +27,10 @@ const ID_LEAP: u32 = 64;
 const ASKS_MAX: usize = 16;
 
 impl Node {
-    fn new(spec: NodeSpec) -> Self {
+    fn new(spec: Arc<NodeSpec>) -> Self {
         Self {
             lease_s: if spec.lease_s > 0 { spec.lease_s } else { LEASE_DEFAULT_S },
-            spec: Arc::new(spec),
+            spec,
             user: Asked::default(),
             acts: BTreeMap::new(),
             decision: None,
@@ -216,12 +216,12 @@ fn asked_of(tx: &Tx) -> Asked {
 }
 
 impl Controller {
-    pub(super) fn make_node(&mut self, at: usize, spec: NodeSpec) {
+    pub(super) fn make_node(&mut self, at: usize, spec: Arc<NodeSpec>) {
         let subject = &mut self.subjects[at];
         if let Some(node) = &mut subject.node {
-            if *node.spec != spec {
+            if node.spec != spec {
                 node.lease_s = if spec.lease_s > 0 { spec.lease_s } else { node.lease_s };
-                node.spec = Arc::new(spec);
+                node.spec = spec;
             }
             return;
         }
@@ -246,7 +246,7 @@ impl Controller {
         }
         let stored = self.records.contains_key(subject.id.as_str());
         if stored {
-            self.make_node(at, NodeSpec::default());
+            self.make_node(at, Arc::default());
             self.dirty.insert(at);
         }
     }
@@ -364,7 +364,7 @@ impl Controller {
                     one.purpose == Purpose::Transmission && one.state == State::Applied
                 });
                 let since = issued.map_or(applied_us, |one| one.issued_us);
-                self.effects.timings.push((Stage::Reading, now_us - since));
+                self.effects.timings.push((Stage::Reading, since, Some(now_us)));
                 self.dirty.insert(at);
             }
         }
@@ -398,7 +398,7 @@ impl Controller {
             if matches!(wish, Wish::Nothing) {
                 return;
             }
-            self.make_node(at, NodeSpec::default());
+            self.make_node(at, Arc::default());
         }
         let subject = &mut self.subjects[at];
         let Some(node) = &mut subject.node else { return };
@@ -450,7 +450,7 @@ impl Controller {
             // A node that no manifest knows: it is as it says.
             let Uplink::State(state) = uplink else { return };
             let default = state.tx.as_ref().map(asked_of).unwrap_or_default();
-            self.make_node(at, NodeSpec { default, ..NodeSpec::default() });
+            self.make_node(at, Arc::new(NodeSpec { default, ..NodeSpec::default() }));
             if let Some(node) = &mut self.subjects[at].node {
                 node.presence = Presence::Up;
             }
@@ -561,8 +561,9 @@ impl Controller {
         let stage = if is_act { Stage::ActAnswer } else { Stage::Answer };
         match &ack.st {
             AckStatus::Ok => {
-                if command.state != State::Acked && purpose != Purpose::Get {
-                    self.effects.timings.push((stage, now_us - command.issued_us));
+                if command.state != State::Acked && !matches!(purpose, Purpose::Get | Purpose::Keep)
+                {
+                    self.effects.timings.push((stage, command.issued_us, Some(now_us)));
                 }
                 match &purpose {
                     Purpose::Transmission => {
@@ -674,6 +675,7 @@ impl Controller {
     }
 
     fn note_end(&mut self, at: usize, place: usize) {
+        let sentence = self.sentence(at, self.last_us);
         let subject = &self.subjects[at];
         let Some(command) = subject.node.as_ref().and_then(|node| node.commands.get(place)) else {
             return;
@@ -694,22 +696,40 @@ impl Controller {
             State::Expired => "did not answer to",
             _ => "is no longer to do",
         };
-        let message = format!(
-            "{} {what} `{}`{why} ({}, trace {})",
-            subject.id, command.op, command.cause.by, command.cause.trace
-        );
+        let trace = match command.cause.trace.as_str() {
+            "" => String::new(),
+            trace => format!(", trace {trace}"),
+        };
+        let transmission = command.purpose == Purpose::Transmission;
+        let message = match sentence {
+            Some(sentence) if transmission && command.state == State::Applied => {
+                format!("{sentence} (command {}{trace})", command.id)
+            }
+            _ => format!(
+                "{} {what} `{}`{why} (command {}, cause {}{trace})",
+                subject.id, command.op, command.id, command.cause.by
+            ),
+        };
+        let show = command.state != State::Superseded;
         let object = Self::object(&subject.id);
-        self.effects.notes.push(Note { warning, reason, object, message, show: true });
+        self.effects.notes.push(Note { warning, reason, object, message, show });
     }
 
     // ---- what is decided and said ---------------------------------------------------------
 
     /// The rules in force for a node.
     pub(super) fn layers(&self, at: usize) -> Vec<Layer<'_>> {
-        let each = self.subjects[at].memberships.iter().filter_map(|(rule, place)| {
+        let subject = &self.subjects[at];
+        let each = subject.active.iter().filter_map(|rule| {
             let watched = &self.rules[*rule];
+            let state = if watched.rule.each {
+                let (_, place) = subject.memberships.iter().find(|(other, _)| other == rule)?;
+                watched.states[*place]
+            } else {
+                watched.group
+            };
             Some(Layer {
-                since_us: watched.state(*place).active_since()?,
+                since_us: state.active_since()?,
                 name: &watched.rule.name,
                 priority: watched.rule.priority,
                 specificity: watched.rule.target.specificity(),
@@ -719,15 +739,32 @@ impl Controller {
         each.collect()
     }
 
-    pub(super) fn decide(&mut self, at: usize, now_us: i64) {
-        let subject = &self.subjects[at];
-        let Some(node) = &subject.node else { return };
-        if subject.twin.is_none() {
-            return;
+    /// Decides for nodes; `None` where the last decision stands.
+    pub(super) fn decisions(&self, dirty: &[usize], now_us: i64) -> Vec<(usize, Option<Decision>)> {
+        let mut nodes = Vec::with_capacity(dirty.len());
+        let mut inputs: Vec<decide::Input<'_>> = Vec::with_capacity(dirty.len());
+        for at in dirty {
+            let subject = &self.subjects[*at];
+            let Some(node) = subject.node.as_ref().filter(|_| subject.twin.is_some()) else {
+                continue;
+            };
+            nodes.push(*at);
+            inputs.push(decide::Input {
+                spec: &node.spec,
+                user: &node.user,
+                active: self.layers(*at),
+                previous: node.decision.as_ref(),
+            });
         }
-        let layers = self.layers(at);
+        nodes.into_iter().zip(decide::decide(&mut inputs, now_us)).collect()
+    }
+
+    /// Takes a decision for a node, and says what there is to be said.
+    pub(super) fn conclude(&mut self, at: usize, decided: Option<Decision>, now_us: i64) {
+        let Some(node) = &self.subjects[at].node else { return };
         let previous = node.decision.as_ref();
-        let decided = decide::decide_node(&node.spec, &node.user, &layers, previous, now_us, None);
+        let Some(decided) = decided.or_else(|| previous.cloned()) else { return };
+        let layers = self.layers(at);
         let changed = previous.map(|d| d.generation) != Some(decided.generation)
             || previous.is_some_and(|previous| previous.schedule != decided.schedule);
         let cause = changed.then(|| self.cause_of(at, &layers, &decided, now_us));
@@ -809,7 +846,7 @@ impl Controller {
             Winner::Rule(name) => {
                 let mut order = layers.to_vec();
                 decide::order(&mut order);
-                (1, order.iter().position(|layer| layer.name == name))
+                (1, order.iter().position(|layer| **layer.name == **name))
             }
             Winner::Default => (2, None),
         });
@@ -849,7 +886,7 @@ impl Controller {
             let known = node.spec.actuators.get(key);
             let before = node.acts.get(key).cloned().unwrap_or_default();
             let rule = order.iter().find_map(|layer| {
-                Some((layer.name.to_owned(), layer.effect.set.get(key)?.clone()))
+                Some((layer.name.to_string(), layer.effect.set.get(key)?.clone()))
             });
             let desired = known.and_then(|actuator| actuator.desired.clone());
             let safe = known.and_then(|actuator| actuator.safe.clone());
@@ -1035,7 +1072,8 @@ impl Controller {
         let op = next_op(node.reported.as_ref(), &decision.tx, trial_s(&decision.tx));
         if let Some(op) = op {
             if let Some(source) = node.source.as_ref() {
-                self.effects.timings.push((Stage::Command, now_us - source.time_us));
+                let since_us = source.time_us.max(self.held_since(at, &node.cause.by));
+                self.effects.timings.push((Stage::Command, since_us, None));
             }
             self.issue(at, op, Purpose::Transmission, generation, now_us);
         }
@@ -1066,7 +1104,7 @@ impl Controller {
                 Some(value) => {
                     let op = Op::Act { property: name.clone(), value };
                     self.issue(at, op, purpose, 0, now_us);
-                    self.blame(at, &by, now_us);
+                    self.blame(at, &by);
                 }
                 None => {
                     let Some(node) = &mut self.subjects[at].node else { return };
@@ -1078,8 +1116,14 @@ impl Controller {
         }
     }
 
+    /// Since when a rule of this name is in force for a node; 0 if it is not.
+    fn held_since(&self, at: usize, rule: &str) -> i64 {
+        let layers = self.layers(at);
+        layers.iter().find(|layer| **layer.name == *rule).map_or(0, |layer| layer.since_us)
+    }
+
     /// The newest command's cause is the rule of this name, or a person.
-    fn blame(&mut self, at: usize, by: &str, now_us: i64) {
+    fn blame(&mut self, at: usize, by: &str) {
         let subject = &self.subjects[at];
         let source = subject.memberships.iter().find_map(|(rule, _)| {
             let watched = &self.rules[*rule];
@@ -1096,7 +1140,8 @@ impl Controller {
             newest.cause = Cause { by: by.to_owned(), trace };
         }
         if let Some(source) = source {
-            self.effects.timings.push((Stage::ActCommand, now_us - source.time_us));
+            let since_us = source.time_us.max(self.held_since(at, by));
+            self.effects.timings.push((Stage::ActCommand, since_us, None));
         }
     }
 

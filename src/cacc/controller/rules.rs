@@ -14,6 +14,9 @@ use crate::cacc::rule::{self, State};
 use crate::twin::path::Path;
 use crate::twin::{Event, ThingId};
 
+/// Where rules stood for subjects, and what led there.
+type Before = HashMap<(Arc<str>, usize), (State, Option<Source>)>;
+
 impl Watched {
     fn new(rule: Arc<Rule>) -> Self {
         let mut facts = Vec::new();
@@ -112,7 +115,7 @@ impl Controller {
                 self.groups.insert(watched.rule.name.to_string(), watched.group);
             }
         }
-        let mut before: HashMap<(Arc<str>, usize), (State, Option<Source>)> = HashMap::new();
+        let mut before: Before = HashMap::new();
         for watched in &self.rules {
             for (place, at) in watched.members.iter().enumerate() {
                 let (state, source) = (watched.states[place], watched.sources.get(at).cloned());
@@ -146,6 +149,7 @@ impl Controller {
         for at in 0..self.subjects.len() {
             let subject = &mut self.subjects[at];
             subject.memberships.clear();
+            subject.active.clear();
             // What no rule asks for any more is not kept; what one still does, is.
             let rules = &self.rules;
             let facts = || rules.iter().flat_map(|watched| &watched.facts);
@@ -173,12 +177,7 @@ impl Controller {
         self.regroup_from(at, &mut HashMap::new(), now_us);
     }
 
-    fn regroup_from(
-        &mut self,
-        at: usize,
-        before: &mut HashMap<(Arc<str>, usize), (State, Option<Source>)>,
-        now_us: i64,
-    ) {
+    fn regroup_from(&mut self, at: usize, before: &mut Before, now_us: i64) {
         let Some(twin) = self.subjects[at].twin.clone() else { return };
         for rule in 0..self.rules.len() {
             let target = &self.rules[rule].rule.target;
@@ -218,6 +217,9 @@ impl Controller {
             watched.sources.insert(at, source);
         }
         self.subjects[at].memberships.push((rule, place));
+        if self.rules[rule].state(place).active_since().is_some() {
+            self.subjects[at].active.push(rule);
+        }
         self.track(rule, at, now_us);
         self.refresh(rule, place, None, now_us);
         self.share_flags(rule, None, now_us);
@@ -229,6 +231,7 @@ impl Controller {
         let memberships = &mut self.subjects[at].memberships;
         let Some(found) = memberships.iter().position(|(other, _)| *other == rule) else { return };
         let (_, place) = memberships.swap_remove(found);
+        self.subjects[at].active.retain(|other| *other != rule);
         let watched = &mut self.rules[rule];
         for flags in &mut watched.flags {
             flags.set(place, None);
@@ -421,7 +424,9 @@ impl Controller {
     /// Judges a rule for all its members together.
     fn judge_group(&mut self, rule: usize, source: Option<&Source>, now_us: i64) {
         let watched = &mut self.rules[rule];
-        if watched.rule.each || self.gathering {
+        // An aggregate that nobody is a member of yet may be one that is still to be read.
+        let unknown = watched.members.is_empty() && watched.rule.target.aggregate.is_some();
+        if watched.rule.each || self.gathering || unknown {
             return;
         }
         let (when, until) = watched.together();
@@ -495,6 +500,15 @@ impl Controller {
                 None => rule_object(name),
             };
             self.effects.notes.push(Note { warning: false, reason, object, message, show: true });
+        }
+        if acts != acted {
+            for at in &members {
+                let active = &mut self.subjects[*at].active;
+                active.retain(|other| *other != rule);
+                if acts {
+                    active.push(rule);
+                }
+            }
         }
         if acts && !acted {
             let pull = watched.rule.effect.pull.clone();

@@ -94,7 +94,7 @@ impl World {
         };
         world.controller.set_rules(rules, world.now_us);
         for name in nodes {
-            world.controller.set_node(&id(name), Some(spec()), world.now_us);
+            world.controller.set_node(&id(name), Some(Arc::new(spec())), world.now_us);
             let thing = json!({"attributes": {"labels": {"room": "north"}}});
             world.change(name, TwinChange::Modify(Path::Thing, thing), Origin::Runtime);
         }
@@ -137,7 +137,7 @@ impl World {
                 };
             }
             self.notes.extend(effects.notes.into_iter().map(|note| (note.reason, note.message)));
-            self.timings.extend(effects.timings.iter().map(|(stage, _)| *stage));
+            self.timings.extend(effects.timings.iter().map(|(stage, ..)| *stage));
             for message in effects.messages {
                 let name = message.thing.name().to_owned();
                 if message.desired {
@@ -269,7 +269,7 @@ impl World {
                 origin: Origin::Runtime,
                 time_us: world.now_us,
             });
-            world.controller.set_node(&twin.id, Some(spec()), world.now_us);
+            world.controller.set_node(&twin.id, Some(Arc::new(spec())), world.now_us);
         }
         world.controller.set_rules(rules, world.now_us);
         world.settle();
@@ -517,7 +517,7 @@ fn an_actuator_has_its_own_lane_and_comes_back_to_safe() {
     let actuator = super::super::decide::Actuator { desired: None, safe: Some(false.into()) };
     let actuators = BTreeMap::from([(("cooling".to_owned(), "fan".to_owned()), actuator)]);
     let spec = NodeSpec { actuators, ..spec() };
-    world.controller.set_node(&id("n"), Some(spec), world.now_us);
+    world.controller.set_node(&id("n"), Some(Arc::new(spec)), world.now_us);
     let thing = json!({"attributes": {"labels": {"room": "north"}}});
     world.change("n", TwinChange::Modify(Path::Thing, thing), Origin::Runtime);
     world.state("n", 1, 1000, 0);

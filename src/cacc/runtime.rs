@@ -1,0 +1,423 @@
+//! The controller at work: fed by the writer and by nodes, its effects carried out.
+//!
+//! One task has the controller. Changes of twins and words of nodes wait for it in a bounded
+//! queue; if it is overrun the newest state of every twin is read again, so that only windows miss
+//! values, and that is counted. What it decides is made durable first: the commands with their
+//! ids, and what is desired in the twins. Only then is anything said to a node, so a command that
+//! a node heard is never forgotten.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{Notify, broadcast, watch};
+
+use super::controller::{self, Controller, Effects, Note, Observed, Stage, TRANSMISSION};
+use super::decide::NodeSpec;
+use super::rule::Rule;
+use crate::node::mqtt::{INLINE_COMMIT_MAX, Outbox};
+use crate::node::wire::Uplink;
+use crate::node::{Leaf, Topic, Uplinks};
+use crate::telemetry::{Severity, Telemetry, now_us};
+use crate::twin::aggregate::Aggregates;
+use crate::twin::path::Path;
+use crate::twin::{Change, ThingId};
+use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
+
+/// Inputs that wait for the controller; a few seconds of a full load. Beyond it the state of all
+/// twins is read again.
+const INBOX_MAX: usize = 65_536;
+/// Lines that wait for whoever shows them; one who is slower misses some.
+const LINES_MAX: usize = 256;
+/// Inputs that are taken in one go, so that what follows from the first is not kept waiting.
+const ROUND_MAX: usize = 4096;
+
+/// Something that happened.
+enum Input {
+    Changed(Box<Committed>, i64),
+    Said(ThingId, Box<Uplink>, i64),
+}
+
+#[derive(Default)]
+struct Inbox {
+    waiting: VecDeque<Input>,
+    /// Nodes whose declaration changed.
+    nodes: BTreeMap<ThingId, Option<Arc<NodeSpec>>>,
+    /// All rules, if they changed.
+    rules: Option<Vec<Rule>>,
+    overrun: bool,
+    regroup: bool,
+}
+
+/// See the module.
+pub struct Control {
+    controller: Mutex<Controller>,
+    inbox: Mutex<Inbox>,
+    rules: Mutex<BTreeMap<String, Rule>>,
+    wake: Notify,
+    /// There is a rule, or a node.
+    needed: AtomicBool,
+    lines: broadcast::Sender<String>,
+    writer: Arc<Writer>,
+    aggregates: Arc<Aggregates>,
+    telemetry: Arc<Telemetry>,
+    outbox: Arc<Outbox>,
+    kick: Arc<dyn Fn() + Send + Sync>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under one of these locks is a bug; what they guard is whole after each statement.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Control {
+    /// A controller that has what was stored before, and is told of what the writer commits.
+    pub fn new(
+        writer: Arc<Writer>,
+        aggregates: Arc<Aggregates>,
+        telemetry: Arc<Telemetry>,
+        outbox: Arc<Outbox>,
+        kick: Arc<dyn Fn() + Send + Sync>,
+    ) -> Arc<Self> {
+        let mut controller = Controller::default();
+        let documents = writer.documents(controller::PREFIX);
+        let stored = documents.iter().map(|(key, text)| (&**key, &**text));
+        let unreadable = controller.restore(stored);
+        if unreadable > 0 {
+            telemetry.event(
+                now_us(),
+                Severity::Warning,
+                "UnreadableRecords",
+                "Controller",
+                format!("{unreadable} records of the controller could not be understood"),
+            );
+        }
+        let control = Arc::new(Self {
+            controller: Mutex::new(controller),
+            inbox: Mutex::default(),
+            rules: Mutex::default(),
+            wake: Notify::new(),
+            // Twins that somebody steered have nodes without a manifest.
+            needed: AtomicBool::new(!documents.is_empty()),
+            lines: broadcast::Sender::new(LINES_MAX),
+            writer,
+            aggregates,
+            telemetry,
+            outbox,
+            kick,
+        });
+        control.writer.add_sink(Arc::new(Feed(control.clone())));
+        control
+    }
+
+    /// Lines for whoever watches: a rule takes hold, a command is applied.
+    pub fn lines(&self) -> broadcast::Receiver<String> {
+        self.lines.subscribe()
+    }
+
+    /// Says what a node is, or with `None` that a twin has none any more.
+    pub fn set_node(&self, id: ThingId, spec: Option<Arc<NodeSpec>>) {
+        let any = spec.is_some();
+        lock(&self.inbox).nodes.insert(id, spec);
+        self.need(any);
+    }
+
+    /// Adds or replaces a rule.
+    pub fn set_rule(&self, rule: Rule) {
+        let mut rules = lock(&self.rules);
+        if rules.get(&*rule.name) == Some(&rule) {
+            return;
+        }
+        rules.insert(rule.name.to_string(), rule);
+        self.rules_changed(&rules);
+    }
+
+    /// Removes a rule.
+    pub fn remove_rule(&self, name: &str) {
+        let mut rules = lock(&self.rules);
+        if rules.remove(name).is_some() {
+            self.rules_changed(&rules);
+        }
+    }
+
+    /// The members of some aggregate may have changed.
+    pub fn members_changed(&self) {
+        lock(&self.inbox).regroup = true;
+        self.wake.notify_one();
+    }
+
+    /// How many twins a rule is about.
+    pub fn rule_members(&self, name: &str) -> usize {
+        lock(&self.controller).rule_members().get(name).copied().unwrap_or_default()
+    }
+
+    fn rules_changed(&self, rules: &BTreeMap<String, Rule>) {
+        lock(&self.inbox).rules = Some(rules.values().cloned().collect());
+        self.need(!rules.is_empty());
+    }
+
+    fn need(&self, any: bool) {
+        if any && !self.needed.swap(true, Ordering::AcqRel) {
+            // Nobody looked until now.
+            lock(&self.inbox).overrun = true;
+        }
+        self.wake.notify_one();
+    }
+
+    /// Why a node talks as it does; `None` if there is no such node.
+    pub fn explain(&self, id: &ThingId) -> Option<Value> {
+        lock(&self.controller).explain(id, now_us())
+    }
+
+    /// The commands that are remembered.
+    pub fn commands(&self) -> Vec<Value> {
+        lock(&self.controller).commands()
+    }
+
+    fn put(&self, input: Input) {
+        let mut inbox = lock(&self.inbox);
+        if inbox.waiting.len() >= INBOX_MAX {
+            inbox.waiting.pop_front();
+            inbox.overrun = true;
+            self.telemetry.context_missed.inc();
+        }
+        inbox.waiting.push_back(input);
+        drop(inbox);
+        self.wake.notify_one();
+    }
+
+    /// Works until `stop` turns true.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        // What was stored is taken up before anything is decided.
+        lock(&self.inbox).overrun = true;
+        loop {
+            let effects = self.round();
+            self.carry_out(effects).await;
+            if !lock(&self.inbox).waiting.is_empty() {
+                tokio::task::yield_now().await;
+                if *stop.borrow() {
+                    return;
+                }
+                continue;
+            }
+            let due_us = lock(&self.controller).due();
+            let sleep = async {
+                match due_us {
+                    // A clock that jumps is noticed within a second.
+                    Some(due_us) => {
+                        let wait = u64::try_from((due_us - now_us()).max(0)).unwrap_or(0);
+                        tokio::time::sleep(Duration::from_micros(wait.min(1_000_000))).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.wake.notified() => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    /// Takes what waits, and decides.
+    fn round(&self) -> Effects {
+        let (inputs, nodes, rules, overrun, mut joined) = {
+            let mut inbox = lock(&self.inbox);
+            let many = inbox.waiting.len().min(ROUND_MAX);
+            let inputs: Vec<Input> = inbox.waiting.drain(..many).collect();
+            let nodes = std::mem::take(&mut inbox.nodes);
+            let (overrun, regroup) =
+                (std::mem::take(&mut inbox.overrun), std::mem::take(&mut inbox.regroup));
+            (inputs, nodes, inbox.rules.take(), overrun, regroup)
+        };
+        let mut controller = lock(&self.controller);
+        if overrun && self.needed.load(Ordering::Acquire) {
+            self.meet_all(&mut controller);
+        }
+        let now = now_us();
+        for (id, spec) in nodes {
+            controller.set_node(&id, spec, now);
+        }
+        let regroup = rules.is_some();
+        if let Some(rules) = rules {
+            self.find_members(&mut controller, rules.iter());
+            controller.set_rules(rules, now);
+        }
+        for input in inputs {
+            match input {
+                Input::Changed(change, time_us) => {
+                    joined |= change.before.is_none()
+                        || change.after.is_none()
+                        || change.event.path.feature().is_none();
+                    controller.observe(&Observed {
+                        id: &change.id,
+                        event: Some(&change.event),
+                        twin: change.after,
+                        origin: change.origin,
+                        revision: change.revision,
+                        time_us,
+                    });
+                }
+                Input::Said(id, uplink, time_us) => controller.uplink(&id, &uplink, time_us),
+            }
+        }
+        if (joined || overrun) && !regroup {
+            let named = controller.aggregates();
+            self.members_of(&mut controller, &named);
+        }
+        let now = now_us();
+        controller.tick(now);
+        controller.settle(now)
+    }
+
+    /// Shows the controller every twin as it is.
+    fn meet_all(&self, controller: &mut Controller) {
+        let mut twins = self.writer.twins();
+        twins.sort_by(|a, b| a.id.cmp(&b.id));
+        for twin in twins {
+            controller.observe(&Observed {
+                id: &twin.id.clone(),
+                event: None,
+                revision: twin.revision,
+                origin: Origin::Runtime,
+                time_us: now_us(),
+                twin: Some(twin),
+            });
+        }
+    }
+
+    fn find_members<'a>(&self, controller: &mut Controller, rules: impl Iterator<Item = &'a Rule>) {
+        let named = rules.filter_map(|rule| rule.target.aggregate.clone()).collect();
+        self.members_of(controller, &named);
+    }
+
+    fn members_of(&self, controller: &mut Controller, named: &BTreeSet<ThingId>) {
+        for id in named {
+            let members = self.aggregates.members(id).unwrap_or_default();
+            controller.set_aggregate(id, members.into_iter().collect(), now_us());
+        }
+    }
+
+    /// Makes durable what must be, and then says what is to be said.
+    async fn carry_out(&self, effects: Effects) {
+        let Effects { documents, changes, notes, messages, timings } = effects;
+        let mut batch = None;
+        if !documents.is_empty() {
+            let documents =
+                documents.into_iter().map(|(key, text)| (key, text.map(Arc::from))).collect();
+            match self.writer.put_documents(documents, now_us()) {
+                Ok(staged) => batch = Some(staged),
+                // Nothing is said that could be forgotten; it is decided again at the next look.
+                Err(rejected) => return self.not_stored(&rejected),
+            }
+        }
+        for change in changes {
+            match self.submit(change) {
+                Ok(staged) => batch = staged.or(batch),
+                Err(rejected) => return self.not_stored(&rejected),
+            }
+        }
+        if let Some(batch) = batch {
+            if self.writer.counts().commit_time > INLINE_COMMIT_MAX {
+                (self.kick)();
+            } else {
+                self.writer.commit();
+            }
+            let mut durable = self.writer.durable();
+            let reached = durable.wait_for(|now| now.batch >= batch || now.failed.is_some()).await;
+            if !reached.is_ok_and(|now| now.batch >= batch) {
+                return;
+            }
+        }
+        for message in messages {
+            let leaf = if message.desired { Leaf::Desired } else { Leaf::Command };
+            let topic = Topic { thing: message.thing, leaf };
+            self.telemetry.commands_sent.add(u64::from(!message.desired));
+            self.outbox.publish(topic.to_string(), message.text.into_bytes(), message.desired);
+        }
+        for (stage, since_us, until_us) in timings {
+            let us = until_us.unwrap_or_else(now_us) - since_us;
+            let took = Duration::from_micros(u64::try_from(us).unwrap_or(0));
+            match stage {
+                Stage::Command => &self.telemetry.stage_command,
+                Stage::Answer => &self.telemetry.stage_answer,
+                Stage::Reading => &self.telemetry.stage_reading,
+                Stage::ActCommand => &self.telemetry.stage_act_command,
+                Stage::ActAnswer => &self.telemetry.stage_act_answer,
+            }
+            .record(took);
+        }
+        for Note { warning, reason, object, message, show } in notes {
+            let severity = if warning { Severity::Warning } else { Severity::Normal };
+            if show {
+                // Nobody need watch.
+                drop(self.lines.send(message.clone()));
+            }
+            self.telemetry.event(now_us(), severity, reason, object, message);
+        }
+    }
+
+    fn submit(&self, change: controller::Change) -> Result<Option<u64>, Rejected> {
+        let controller::Change { thing, feature, desired, value, merge } = change;
+        let Some(twin) = self.writer.newest(thing.as_str()) else { return Ok(None) };
+        let there = twin.features.contains_key(feature.as_str());
+        let path =
+            if desired { Path::DesiredProperties(feature) } else { Path::Properties(feature) };
+        let change = match there && !merge {
+            true => Change::Modify(path, value),
+            false => Change::Merge(path, value),
+        };
+        let only_if = Precondition::Present;
+        let request = Request { id: thing, change, only_if, origin: Origin::Runtime, depth: 0 };
+        match self.writer.submit(request, now_us()) {
+            Ok(accepted) => Ok(Some(accepted.batch)),
+            // It was deleted meanwhile, or takes nothing: its next change is looked at again.
+            Err(Rejected::Refused(_)) => Ok(None),
+            Err(rejected) => Err(rejected),
+        }
+    }
+
+    fn not_stored(&self, rejected: &Rejected) {
+        let why = match rejected {
+            Rejected::Refused(refusal) => refusal.message(),
+            Rejected::NotStored(error) => error.to_string(),
+        };
+        self.telemetry.event(
+            now_us(),
+            Severity::Warning,
+            "NotStored",
+            "Controller",
+            format!("decisions could not be stored, so nothing was said to nodes: {why}"),
+        );
+    }
+}
+
+/// What the writer commits, as the controller is told of it.
+struct Feed(Arc<Control>);
+
+impl Sink for Feed {
+    fn committed(&self, changes: &[Committed]) {
+        if !self.0.needed.load(Ordering::Acquire) {
+            let steers = |change: &&Committed| {
+                change.origin == Origin::Client && change.event.touches_desired(TRANSMISSION)
+            };
+            if !changes.iter().any(|change| steers(&change)) {
+                return;
+            }
+            self.0.need(true);
+        }
+        for change in changes {
+            self.0.put(Input::Changed(Box::new(change.clone()), change.time_us));
+        }
+    }
+}
+
+impl Uplinks for Control {
+    fn heard(&self, thing: ThingId, uplink: Uplink) {
+        // A node that says what it is has to be looked after, declared or not.
+        self.need(true);
+        self.put(Input::Said(thing, Box::new(uplink), now_us()));
+    }
+}
