@@ -486,7 +486,8 @@ fn open(device: &std::path::Path) -> std::io::Result<AsyncFd<OwnedFd>> {
     settings.make_raw();
     settings.set_speed(BAUD)?;
     termios::tcsetattr(&line, OptionalActions::Now, &settings)?;
-    AsyncFd::register(line)
+    #[expect(deprecated, reason = "its safe form; an OwnedFd keeps the descriptor while it lives")]
+    AsyncFd::new(line)
 }
 
 async fn read(line: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> std::io::Result<usize> {
