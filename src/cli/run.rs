@@ -13,6 +13,7 @@ use super::error::{CliError, ErrorKind};
 use super::manifests;
 use super::output::Output;
 use super::{Outcome, config};
+use crate::cacc::controller::TRANSMISSION;
 use crate::manifest;
 use crate::node::external::Broker;
 use crate::reconcile::{ApplyOptions, ApplyReport, Reconciler};
@@ -194,10 +195,9 @@ impl Sink for Verdicts {
 fn verdict_line(twin: &Twin, service: &str, verdict: &Value) -> String {
     let label = verdict["label"].as_str().unwrap_or("?");
     let score = verdict["score"].as_f64().unwrap_or_default();
-    let values: Vec<String> = twin
-        .features
-        .values()
-        .filter_map(|feature| feature.properties.as_ref())
+    let measured = twin.features.iter().filter(|(id, _)| &***id != TRANSMISSION);
+    let values: Vec<String> = measured
+        .filter_map(|(_, feature)| feature.properties.as_ref())
         .filter(|properties| !properties.contains_key("ofRevision"))
         .flatten()
         .filter_map(|(name, value)| Some(format!("{name} {}", value.as_f64()?)))
