@@ -266,62 +266,17 @@ Status Node::obey(char **words, uint8_t count, uint32_t now, Why &why, uint8_t &
   }
   if (is(op, ET_TEXT("act"))) {
     if (arguments != 2) return RANGE;
-    const char *text = words[2];
-    value_t value;
-    const bool yes = is(text, ET_TEXT("true")), no = is(text, ET_TEXT("false"));
-    why = WHY_VALUE;
-    if (!yes && !no && !decimal(text, 0, value)) return RANGE;
-    why = WHY_PROP;
-    const int8_t found = find(words[1], SENSORS, PROPERTIES);
-    if (found < 0) return RANGE;
-    Property property;
-    et_flash_copy(&property, &properties[found], sizeof property);
-    why = WHY_VALUE;
-    if (property.boolean ? !(yes || no) : (yes || no)) return RANGE;
-    if (property.boolean) {
-      value = yes;
-    } else if (!decimal(text, property.places, value) || value < property.minimum || value > property.maximum) {
-      return RANGE;
-    }
-    acts_[found - SENSORS] = value;
-    port_.actuate(static_cast<uint8_t>(found), value);
-    shown = static_cast<uint8_t>(found + 2);
-    return OK;
+    return act(words[1], words[2], why, shown);
   }
   if (is(op, ET_TEXT("period"))) {
     if (arguments != 1) return RANGE;
-    why = WHY_PERIOD;
-    if (!number(words[1], a) || a < ET_PERIOD_MIN || a > PERIOD_MAX) return RANGE;
-    Transmission next = tx_;
-    bool any = false;
-    for (uint8_t i = 0; i < next.groups; i++) {
-      Group &group = next.group[i];
-      if (group.program == ON_REQUEST) continue;
-      any = true;
-      group.pmin = a;
-      if (group.program != ON_CHANGE || (group.pmax && group.pmax < a)) group.pmax = a;
-    }
-    why = WHY_PROGRAM;
-    if (!any) return RANGE;
-    adopt(next, now);
     shown = 1;
-    return OK;
+    return period(words[1], now, why);
   }
   if (is(op, ET_TEXT("thr"))) {
     if (arguments != 2) return RANGE;
-    value_t value;
-    why = WHY_ST;
-    if (!decimal(words[2], 0, value)) return RANGE;
-    why = WHY_PROP;
-    const int8_t found = find(words[1], 0, SENSORS);
-    if (found < 0) return RANGE;
-    why = WHY_ST;
-    if (!decimal(words[2], et_flash_byte(&properties[found].places), value) || value < 0) return RANGE;
-    Transmission next = tx_;
-    next.st[found] = value;
-    adopt(next, now);
     shown = 1;
-    return OK;
+    return threshold(words[1], words[2], now, why);
   }
 #if ET_RADIO
   if (is(op, ET_TEXT("radio"))) {
@@ -334,6 +289,63 @@ Status Node::obey(char **words, uint8_t count, uint32_t now, Why &why, uint8_t &
   (void)unescape;
 #endif
   return OP;
+}
+
+Status Node::act(const char *name, const char *text, Why &why, uint8_t &shown) {
+  value_t value;
+  const bool yes = is(text, ET_TEXT("true")), no = is(text, ET_TEXT("false"));
+  why = WHY_VALUE;
+  if (!yes && !no && !decimal(text, 0, value)) return RANGE;
+  why = WHY_PROP;
+  const int8_t found = find(name, SENSORS, PROPERTIES);
+  if (found < 0) return RANGE;
+  const Property &property = properties[found];
+  why = WHY_VALUE;
+  if ((et_flash_byte(&property.boolean) != 0) != (yes || no)) return RANGE;
+  if (yes || no) {
+    value = yes;
+  } else if (!decimal(text, et_flash_byte(&property.places), value) || value < flash_value(&property.minimum) ||
+             value > flash_value(&property.maximum)) {
+    return RANGE;
+  }
+  acts_[found - SENSORS] = value;
+  port_.actuate(static_cast<uint8_t>(found), value);
+  shown = static_cast<uint8_t>(found + 2);
+  return OK;
+}
+
+Status Node::period(const char *text, uint32_t now, Why &why) {
+  uint32_t ms;
+  why = WHY_PERIOD;
+  if (!number(text, ms) || ms < ET_PERIOD_MIN || ms > PERIOD_MAX) return RANGE;
+  Transmission next = tx_;
+  bool any = false;
+  for (uint8_t i = 0; i < next.groups; i++) {
+    Group &group = next.group[i];
+    if (group.program == ON_REQUEST) continue;
+    any = true;
+    group.pmin = ms;
+    if (group.program != ON_CHANGE || (group.pmax && group.pmax < ms)) group.pmax = ms;
+  }
+  why = WHY_PROGRAM;
+  if (!any) return RANGE;
+  adopt(next, now);
+  return OK;
+}
+
+Status Node::threshold(const char *name, const char *text, uint32_t now, Why &why) {
+  value_t value;
+  why = WHY_ST;
+  if (!decimal(text, 0, value)) return RANGE;
+  why = WHY_PROP;
+  const int8_t found = find(name, 0, SENSORS);
+  if (found < 0) return RANGE;
+  why = WHY_ST;
+  if (!decimal(text, et_flash_byte(&properties[found].places), value) || value < 0) return RANGE;
+  Transmission next = tx_;
+  next.st[found] = value;
+  adopt(next, now);
+  return OK;
 }
 
 Status Node::thresholds(char *list, uint16_t members, value_t *into, Why wrong, Why &why) {
@@ -366,7 +378,6 @@ Status Node::program(char **words, uint8_t count, uint32_t now, Why &why) {
   static const char names[SETTINGS][8] ET_FLASH = {"on", "period", "pmin", "pmax", "st", "gt", "lt", "trial"};
   static const uint8_t whys[SETTINGS] = {WHY_ON, WHY_PERIOD, WHY_PMIN, WHY_PMAX, WHY_ST, WHY_GT, WHY_LT, WHY_TRIAL};
   char *given[SETTINGS] = {0, 0, 0, 0, 0, 0, 0, 0};
-  uint32_t figures[SETTINGS];
   for (uint8_t i = 1; i < count; i++) {
     why = WHY_ARGS;
     char *text = cut(words[i], '=');
@@ -378,7 +389,8 @@ Status Node::program(char **words, uint8_t count, uint32_t now, Why &why) {
     if (given[PERIOD] && (given[PMIN] || given[PMAX])) return RANGE;
     why = static_cast<Why>(whys[key]);
     const bool figure = key == PERIOD || key == PMIN || key == PMAX || key == TRIAL;
-    if (!*text || (figure && !number(text, figures[key]))) return RANGE;
+    uint32_t ignored;
+    if (!*text || (figure && !number(text, ignored))) return RANGE;
   }
   why = WHY_PROGRAM;
   if (group.program == PROGRAMS || !(ET_PROGRAMS >> group.program & 1)) return RANGE;
@@ -394,16 +406,19 @@ Status Node::program(char **words, uint8_t count, uint32_t now, Why &why) {
       name = rest;
     }
   }
-  if (given[PERIOD]) {
-    group.pmin = group.pmax = figures[PERIOD];
-    why = WHY_PERIOD;
-  } else {
-    const bool steady = group.program != ON_CHANGE;
-    const uint32_t own_period = steady ? ET_DEFAULT_PERIOD : ET_PERIOD_MIN;
-    group.pmin = given[PMIN] ? figures[PMIN] : steady && given[PMAX] ? figures[PMAX] : own_period;
-    group.pmax = steady ? group.pmin : given[PMAX] ? figures[PMAX] : 0;
-    why = given[PMIN] && given[PMAX] && figures[PMIN] == figures[PMAX] ? WHY_PERIOD : WHY_PMIN;
+  // They are known to be numbers.
+  const bool steady = group.program != ON_CHANGE;
+  const char *const pmin = given[PERIOD] ? given[PERIOD] : given[PMIN];
+  const char *const pmax = given[PERIOD] ? given[PERIOD] : given[PMAX];
+  group.pmin = steady ? ET_DEFAULT_PERIOD : ET_PERIOD_MIN;
+  if (pmax) number(pmax, group.pmax);
+  if (pmin) {
+    number(pmin, group.pmin);
+  } else if (steady && pmax) {
+    group.pmin = group.pmax;
   }
+  why = pmin && pmax && group.pmin == group.pmax ? WHY_PERIOD : WHY_PMIN;
+  if (steady) group.pmax = group.pmin;
   if (group.program == ON_REQUEST) {
     group.pmin = group.pmax = 0;
   } else {
@@ -413,7 +428,9 @@ Status Node::program(char **words, uint8_t count, uint32_t now, Why &why) {
     if (group.pmax > PERIOD_MAX || (group.pmax && group.pmax < group.pmin)) return RANGE;
   }
   why = WHY_TRIAL;
-  if (given[TRIAL] && (figures[TRIAL] < 1 || figures[TRIAL] > 86400)) return RANGE;
+  uint32_t trial = 1;
+  if (given[TRIAL]) number(given[TRIAL], trial);
+  if (trial < 1 || trial > 86400) return RANGE;
 
   Transmission next = tx_;
   for (uint8_t i = 0; i < SENSORS; i++)
@@ -441,7 +458,7 @@ Status Node::program(char **words, uint8_t count, uint32_t now, Why &why) {
     if (!trial_) before_ = tx_;
     trial_ = true;
     trial_from_ = now;
-    trial_ms_ = figures[TRIAL] * 1000;
+    trial_ms_ = trial * 1000;
   } else {
     trial_ = false;
   }

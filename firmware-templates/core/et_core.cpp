@@ -35,14 +35,25 @@ bool same(const Group &a, const Group &b) {
   return a.members == b.members && a.program == b.program && a.pmin == b.pmin && a.pmax == b.pmax;
 }
 
-bool same(const Transmission &a, const Transmission &b) {
-  if (a.groups != b.groups) return false;
-  for (uint8_t i = 0; i < a.groups; i++)
-    if (!same(a.group[i], b.group[i])) return false;
-  return !memcmp(a.st, b.st, sizeof a.st) && !memcmp(a.gt, b.gt, sizeof a.gt) && !memcmp(a.lt, b.lt, sizeof a.lt);
+// A short stand-in for a transmission, to see whether it is the one that is kept.
+uint16_t fingerprint(const Transmission &of) {
+  uint16_t crc = crc16(0xFFFF, of.groups);
+  for (uint8_t i = 0; i < of.groups; i++) {
+    const Group &group = of.group[i];
+    const uint32_t parts[4] = {group.members, group.program, group.pmin, group.pmax};
+    for (uint8_t at = 0; at < 4; at++)
+      for (uint8_t shift = 0; shift < 32; shift = static_cast<uint8_t>(shift + 8))
+        crc = crc16(crc, static_cast<uint8_t>(parts[at] >> shift));
+  }
+  const value_t *const lists[3] = {of.st, of.gt, of.lt};
+  for (uint8_t list = 0; list < 3; list++)
+    for (uint8_t i = 0; i < SENSORS; i++)
+      for (uint8_t shift = 0; shift < 32; shift = static_cast<uint8_t>(shift + 8))
+        crc = crc16(crc, static_cast<uint8_t>(static_cast<uint32_t>(lists[list][i]) >> shift));
+  return crc;
 }
 
-void own(Transmission &to) {
+ET_ALONE void own(Transmission &to) {
   memset(&to, 0, sizeof to);
   to.groups = 1;
   to.group[0].members = ALL;
@@ -65,7 +76,7 @@ Node::Node(Port &port)
     : port_(port), pending_(0), silent_(0), answered_(0), cause_(CAUSE_POWER), events_(0), fault_(0), leased_(true),
       kept_(true), trial_(false), state_due_(true), restart_due_(false), settled_(false), safe_why_(ET_TEXT("edge")),
       lease_ms_(ET_LEASE_MS), renewed_(0), trial_from_(0), trial_ms_(0), boot_(0), lost_(0), version_(0), quick_(0),
-      sent_(0), resend_(0), resend_end_(0), unix_ms_(0), unix_at_(0), overflow_at_(0), generation_(0) {
+      sent_(0), resend_(0), resend_end_(0), unix_ms_(0), unix_at_(0), overflow_at_(0), generation_(0), kept_crc_(0) {
   for (uint8_t i = 0; i < IDS; i++) answers_[i].id = 0;
   for (uint8_t i = 0; i < SENSORS; i++) last_[i] = NONE;
   for (uint8_t i = 0; i < GROUPS; i++) {
@@ -76,12 +87,10 @@ Node::Node(Port &port)
 void Node::start(uint32_t now, Cause cause) {
   cause_ = cause;
   count_boot();
-  own(tx_);
-  const bool trust = quick_ <= QUICK_BOOTS_MAX;
-  if (trust) {
-    Transmission stored;
-    if (load_kept(stored)) tx_ = stored;
-  } else {
+  if (!load_kept(tx_)) own(tx_);
+  kept_crc_ = fingerprint(tx_);
+  if (quick_ > QUICK_BOOTS_MAX) {
+    own(tx_);
     safe_why_ = ET_TEXT("resets");
     events_ |= EV_SAFE;
   }
@@ -94,9 +103,8 @@ void Node::start(uint32_t now, Cause cause) {
     if (i < tx_.groups && tx_.group[i].program == FEATURES) sent_at_[i] = now;
   }
   for (uint8_t i = SENSORS; i < PROPERTIES; i++) {
-    Property property;
-    et_flash_copy(&property, &properties[i], sizeof property);
-    acts_[i - SENSORS] = property.safe == NONE ? 0 : property.safe;
+    const value_t safe = flash_value(&properties[i].safe);
+    acts_[i - SENSORS] = safe == NONE ? 0 : safe;
     port_.actuate(i, acts_[i - SENSORS]);
   }
 }
@@ -116,70 +124,76 @@ void Node::count_boot() {
   port_.save(static_cast<uint16_t>(BOOT_AT + (boot_ % BOOT_SLOTS) * sizeof slot), &slot, sizeof slot);
 }
 
+// Into `to` the newest that is whole; the heads are looked at first, so that it is read once.
 bool Node::load_kept(Transmission &to) {
   bool found = false;
   for (uint8_t i = 0; i < KEPT_SLOTS; i++) {
     KeptHead head;
-    Transmission stored;
     const uint16_t at = kept_slot(i);
     port_.load(at, &head, sizeof head);
     if (head.layout != ET_LAYOUT || head.generation % KEPT_SLOTS != i) continue;
     if (found && static_cast<int16_t>(head.generation - generation_) < 0) continue;
-    port_.load(static_cast<uint16_t>(at + sizeof head), &stored, sizeof stored);
-    if (head.crc != static_cast<uint16_t>(crc16(&stored, sizeof stored) ^ head.generation)) continue;
-    if (stored.groups == 0 || stored.groups > GROUPS) continue;
+    uint16_t crc = 0xFFFF;
+    for (uint16_t byte = 0; byte < sizeof to; byte++) {
+      uint8_t value;
+      port_.load(static_cast<uint16_t>(at + sizeof head + byte), &value, 1);
+      crc = crc16(crc, value);
+    }
+    if (head.crc != static_cast<uint16_t>(crc ^ head.generation)) continue;
     generation_ = head.generation;
-    to = stored;
     found = true;
   }
-  return found;
+  if (!found) return false;
+  port_.load(static_cast<uint16_t>(kept_slot(generation_) + sizeof(KeptHead)), &to, sizeof to);
+  return to.groups != 0 && to.groups <= GROUPS;
 }
 
-void Node::look_if_kept() {
-  Transmission stored;
-  if (!load_kept(stored)) own(stored);
-  kept_ = same(stored, tx_);
-}
+void Node::look_if_kept() { kept_ = fingerprint(tx_) == kept_crc_; }
 
 void Node::keep() {
   trial_ = false;
   look_if_kept();
   if (kept_) return;  // the memory wears out by writing
-  Transmission stored;
-  memset(&stored, 0, sizeof stored);
-  stored = tx_;
   generation_++;
-  const KeptHead head = {generation_, ET_LAYOUT, static_cast<uint16_t>(crc16(&stored, sizeof stored) ^ generation_), 0};
+  const uint16_t crc = static_cast<uint16_t>(crc16(&tx_, sizeof tx_) ^ generation_);
+  const KeptHead head = {generation_, ET_LAYOUT, crc, 0};
   const uint16_t at = kept_slot(generation_);
-  port_.save(static_cast<uint16_t>(at + sizeof head), &stored, sizeof stored);
+  port_.save(static_cast<uint16_t>(at + sizeof head), &tx_, sizeof tx_);
   port_.save(at, &head, sizeof head);
+  kept_crc_ = fingerprint(tx_);
   kept_ = true;
 }
 
-void Node::adopt(const Transmission &next, uint32_t now) {
-  for (uint8_t i = 0; i < next.groups; i++) {
-    const Group &group = next.group[i];
-    if (i < tx_.groups && same(group, tx_.group[i])) continue;
-    due_[i] = group.program == INTERVAL ? now + group.pmin : now;
+// A group that is another than before begins anew.
+void Node::settle(const Group *is, uint8_t groups, const Group *was, uint8_t were, uint32_t now) {
+  for (uint8_t i = 0; i < groups; i++) {
+    if (i < were && same(is[i], was[i])) continue;
+    due_[i] = is[i].program == INTERVAL ? now + is[i].pmin : now;
     sent_at_[i] = now;
     samples_[i] = 0;
   }
-  tx_ = next;
   pending_ = 0;
+}
+
+void Node::adopt(const Transmission &next, uint32_t now) {
+  settle(next.group, next.groups, tx_.group, tx_.groups, now);
+  tx_ = next;
   look_if_kept();
 }
 
 void Node::fall_back(uint32_t now) {
-  Transmission safe;
-  own(safe);
+  Group was[GROUPS];
+  memcpy(was, tx_.group, sizeof was);
+  const uint8_t were = tx_.groups;
+  own(tx_);
+  settle(tx_.group, tx_.groups, was, were, now);
+  look_if_kept();
   trial_ = false;
-  adopt(safe, now);
   for (uint8_t i = SENSORS; i < PROPERTIES; i++) {
-    Property property;
-    et_flash_copy(&property, &properties[i], sizeof property);
-    if (property.safe == NONE) continue;
-    acts_[i - SENSORS] = property.safe;
-    port_.actuate(i, property.safe);
+    const value_t safe = flash_value(&properties[i].safe);
+    if (safe == NONE) continue;
+    acts_[i - SENSORS] = safe;
+    port_.actuate(i, safe);
   }
 }
 
@@ -451,9 +465,7 @@ bool Node::changed(uint8_t i, value_t value, bool any) const {
 // A value within the property's range; a sensor that gives none is watched.
 value_t Node::measure(uint8_t i, uint32_t now) {
   value_t value = port_.read(i, now);
-  Property property;
-  et_flash_copy(&property, &properties[i], sizeof property);
-  if (value < property.minimum || value > property.maximum) value = NONE;
+  if (value < flash_value(&properties[i].minimum) || value > flash_value(&properties[i].maximum)) value = NONE;
   note(i, value);
   return value;
 }

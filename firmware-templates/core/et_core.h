@@ -80,14 +80,14 @@ class Node {
  public:
   explicit Node(Port &port);
 
-  // Reads what is kept and counts the boot. `build` is in flash.
-  void start(uint32_t now, Cause cause);
+  // Reads what is kept and counts the boot.
+  ET_ALONE void start(uint32_t now, Cause cause);
   // Does what is due. Call it at least once a millisecond's worth of loop.
   void poll(uint32_t now);
   // Takes a command. `body` ends with 0 and is changed. `intact`: its checksum was right.
-  void command(char *body, uint32_t now, bool intact = true);
+  ET_ALONE void command(char *body, uint32_t now, bool intact = true);
   // Takes the retained desired transmission, a command with the id 0.
-  void desired(uint32_t version, char *body, uint32_t now);
+  ET_ALONE void desired(uint32_t version, char *body, uint32_t now);
   // The link is new: what was not acknowledged is sent again, after the state.
   void connected();
 
@@ -101,39 +101,43 @@ class Node {
   struct Sums { value_t first, least, most; int64_t sum; uint64_t squares; uint16_t count; };
 
   // et_core.cpp
-  void run(uint8_t group, uint32_t now);
-  void sample(uint16_t members, uint8_t program, uint32_t now);
+  ET_ALONE void run(uint8_t group, uint32_t now);
+  ET_ALONE void sample(uint16_t members, uint8_t program, uint32_t now);
   void note(uint8_t property, value_t value);
   bool changed(uint8_t property, value_t value, bool any) const;
-  void accumulate(uint8_t group, uint32_t now);
-  void send_features(uint8_t group, uint32_t now);
-  void push(const uint8_t *record, uint8_t len);
+  ET_ALONE void accumulate(uint8_t group, uint32_t now);
+  ET_ALONE void send_features(uint8_t group, uint32_t now);
+  ET_ALONE void push(const uint8_t *record, uint8_t len);
   void forward(uint32_t now);
-  void write_record(uint32_t seq, bool old, uint32_t now);
+  ET_ALONE void write_record(uint32_t seq, bool old, uint32_t now);
 
   // et_cmd.cpp
-  Status obey(char **words, uint8_t count, uint32_t now, Why &why, uint8_t &shown);
-  Status program(char **words, uint8_t count, uint32_t now, Why &why);
-  void execute(uint32_t id, char **words, uint8_t count, uint32_t now);
-  Status thresholds(char *list, uint16_t members, value_t *into, Why wrong, Why &why);
+  ET_ALONE Status obey(char **words, uint8_t count, uint32_t now, Why &why, uint8_t &shown);
+  ET_ALONE Status program(char **words, uint8_t count, uint32_t now, Why &why);
+  ET_ALONE Status period(const char *text, uint32_t now, Why &why);
+  ET_ALONE Status threshold(const char *name, const char *text, uint32_t now, Why &why);
+  ET_ALONE Status act(const char *name, const char *text, Why &why, uint8_t &shown);
+  ET_ALONE void execute(uint32_t id, char **words, uint8_t count, uint32_t now);
+  ET_ALONE Status thresholds(char *list, uint16_t members, value_t *into, Why wrong, Why &why);
   int8_t find(const char *name, uint8_t from, uint8_t to) const;
-  bool decimal(const char *text, uint8_t places, value_t &value) const;
+  ET_ALONE bool decimal(const char *text, uint8_t places, value_t &value) const;
 
-  void answer(const Answer &what, bool again, uint32_t now);
+  ET_ALONE void answer(const Answer &what, bool again, uint32_t now);
   void write_transmission(Writer &writer);
   void write_group(Writer &writer, const Group &group);
   void write_thresholds(Writer &writer, const char *name, const value_t *list, uint16_t members);
   void write_name(Writer &writer, uint8_t property);
   void write_key(Writer &writer, uint8_t property);
-  value_t measure(uint8_t property, uint32_t now);
-  void write_state(uint32_t now);
-  void write_event(uint8_t event, uint32_t now);
-  void adopt(const Transmission &next, uint32_t now);
-  void fall_back(uint32_t now);
-  bool load_kept(Transmission &to);
-  void look_if_kept();
-  void keep();
-  void count_boot();
+  ET_ALONE value_t measure(uint8_t property, uint32_t now);
+  ET_ALONE void write_state(uint32_t now);
+  ET_ALONE void write_event(uint8_t event, uint32_t now);
+  void settle(const Group *is, uint8_t groups, const Group *was, uint8_t were, uint32_t now);
+  ET_ALONE void adopt(const Transmission &next, uint32_t now);
+  ET_ALONE void fall_back(uint32_t now);
+  ET_ALONE bool load_kept(Transmission &to);
+  ET_ALONE void look_if_kept();
+  ET_ALONE void keep();
+  ET_ALONE void count_boot();
 
   Port &port_;
   Ring<ET_RING_BYTES> ring_;
@@ -157,7 +161,7 @@ class Node {
   uint32_t resend_, resend_end_;               // to send again: [resend_, resend_end_)
   uint64_t unix_ms_;                           // of the edge's clock at unix_at_; 0: not told
   uint32_t unix_at_, overflow_at_;
-  uint16_t generation_;
+  uint16_t generation_, kept_crc_;
 };
 
 }  // namespace et

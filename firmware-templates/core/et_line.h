@@ -9,6 +9,12 @@ typedef int32_t value_t;
 // No value: a sensor that does not answer, a threshold that is not set.
 const value_t NONE = INT32_MIN;
 
+inline value_t flash_value(const value_t *flash) {
+  value_t value;
+  et_flash_copy(&value, flash, sizeof value);
+  return value;
+}
+
 // CRC-16/CCITT-FALSE; start with 0xFFFF. The check value of "123456789" is 0x29B1.
 inline uint16_t crc16(uint16_t crc, uint8_t byte) {
   crc ^= static_cast<uint16_t>(byte) << 8;

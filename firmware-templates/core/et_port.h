@@ -4,6 +4,10 @@
 #include <stdint.h>
 #include <string.h>
 
+// Kept out of its callers, so that its frame is on the stack only while it runs: inlined into one
+// loop, all frames together are more than a small board has.
+#define ET_ALONE __attribute__((noinline))
+
 #ifdef __AVR__
 #include <avr/pgmspace.h>
 #define ET_FLASH PROGMEM

@@ -16,6 +16,7 @@ use super::{Outcome, config};
 use crate::cacc::controller::TRANSMISSION;
 use crate::manifest;
 use crate::node::external::Broker;
+use crate::node::serial::{self, Port};
 use crate::reconcile::{ApplyOptions, ApplyReport, Reconciler};
 use crate::runtime::{Config, DRAIN_TIMEOUT, Runtime, StartError};
 use crate::simulate;
@@ -29,6 +30,7 @@ use crate::writer::{Committed, Origin, Sink};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     edgetwin run -f manifests/quickstart --simulate\n  \
+    edgetwin run -f manifests/serial --serial /dev/ttyACM0=lab/desk\n  \
     edgetwin run --state /var/lib/edgetwin --mqtt 127.0.0.1:0")]
 pub(super) struct Args {
     /// Manifest, directory or - for standard input to apply at the start; may be repeated
@@ -52,6 +54,9 @@ pub(super) struct Args {
     /// Add a simulated node for every twin that names a profile
     #[arg(long)]
     simulate: bool,
+    /// A node on a serial line, and its twin; may be repeated
+    #[arg(long = "serial", value_name = "DEVICE=NAMESPACE/NAME")]
+    serial: Vec<String>,
     /// Seed of the simulated nodes
     #[arg(long, value_name = "N", default_value_t = 7, requires = "simulate")]
     seed: u64,
@@ -102,6 +107,7 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
             CliError::new(ErrorKind::Failed, "signals cannot be awaited").because(&error)
         })
     };
+    let ports = args.serial.iter().map(|text| port(text)).collect::<Result<Vec<Port>, _>>()?;
     let mut interrupt = signals(SignalKind::interrupt())?;
     let mut terminate = signals(SignalKind::terminate())?;
     let external = config.broker.clone();
@@ -135,10 +141,15 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
             output.note(&format!("note    {line}"));
         }
     }
+    for port in &ports {
+        output.note(&format!("serial  {port}"));
+        tokio::spawn(serial::run(port.clone(), mqtt.clone(), stop.subscribe()));
+    }
     let (simulated, mut verdicts) = if args.simulate {
         let (verdicts, lines) = mpsc::channel(VERDICTS_MAX);
         writer.add_sink(Arc::new(Verdicts(verdicts)));
-        let nodes = simulate::nodes(&reconciler.declared());
+        let mut nodes = simulate::nodes(&reconciler.declared());
+        nodes.retain(|node| !ports.iter().any(|port| port.thing == node.thing));
         if nodes.is_empty() {
             output.note("note    no twin names a node profile, so no node is simulated");
         } else {
@@ -275,6 +286,10 @@ pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, CliError> {
         CliError::new(ErrorKind::Usage, format!("{flag} {text} is not an address"))
             .hint("write HOST:PORT, for example 127.0.0.1:8080")
     })
+}
+
+fn port(text: &str) -> Result<Port, CliError> {
+    Port::parse(text).map_err(|why| CliError::new(ErrorKind::Usage, format!("--serial: {why}")))
 }
 
 fn broker(url: &str) -> Result<Broker, CliError> {

@@ -79,7 +79,7 @@ impl Port {
 
     /// What `via` says of it.
     fn via(&self) -> String {
-        let name = self.device.file_name().unwrap_or(self.device.as_os_str());
+        let name = self.device.strip_prefix("/dev").unwrap_or(&self.device);
         name.to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric()).collect()
     }
 }

@@ -117,14 +117,14 @@ error[ET0504]: a message of up to 162 bytes every 5 ms does not fit the serial l
 
 hint: at 115,200 Bd, 21 ms or more do
 
-error[ET0504]: this takes about 8242 of the uno's 2048 bytes of RAM and leaves less than 400 for the \
+error[ET0504]: this takes about 8254 of the uno's 2048 bytes of RAM and leaves less than 512 for the \
          stack
   --> big.yaml:10:18
    |
 10 |   memory: {ring: 500}
    |                  ^^^
 
-hint: a ring of 60 readings would fit
+hint: a ring of 52 readings would fit
 
 4 errors in 1 file. Nothing was written.
 ",

@@ -3,6 +3,8 @@
 //     avrnode FIRMWARE.elf --trace TRACE.csv --seconds N [--script FILE]   flat out, to stdout
 //     avrnode FIRMWARE.elf --trace TRACE.csv --pty                         in real time, on a pty
 //
+// A flat-out run ends with `stack N at PC`: the lowest address that the stack reached, and where.
+//
 // The trace has lines `ms,A0,A1,A2,swing,temperature,humidity` in mV, mV, mV, mV, 0.1 degrees and
 // 0.1 %; each holds from its time on, and the last for ever. `swing` is added to and taken off A2
 // from one conversion to the next. The DHT11 is on pin 2; outputs are pins 5 and 7. The script has
@@ -43,6 +45,7 @@ static unsigned char queue[QUEUE];
 static unsigned queue_head, queue_len;
 static int may_send = 1;
 static int pty = -1;
+static unsigned lowest = 0xFFFF, lowest_at;
 
 static long now_ms(void) { return (long)(avr->cycle / (avr->frequency / 1000)); }
 
@@ -255,8 +258,16 @@ int main(int argc, char **argv) {
     const avr_cycle_count_t until = (avr_cycle_count_t)(ms + 1) * 16000;
     while (avr->cycle < until) {
       const int state = avr_run(avr);
+      // The deepest that the stack went, over every instruction.
+      const unsigned stack = avr->data[R_SPL] | avr->data[R_SPL + 1] << 8;
+      if (stack < lowest && stack > 0x100) {
+        lowest = stack;
+        lowest_at = avr->pc;
+      }
       if (state == cpu_Done || state == cpu_Crashed) return fprintf(stderr, "the node crashed\n"), 1;
     }
   }
+  fflush(stdout);
+  printf("stack %u at 0x%x\n", lowest, lowest_at);
   return 0;
 }

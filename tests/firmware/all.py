@@ -1,0 +1,514 @@
+#!/usr/bin/env python3
+"""Generated firmware, built by real compilers and run for real.
+
+    all.py [-k WORD] [--record]
+
+The Uno sketch is built by avr-gcc with the Arduino core and runs in simavr: flat out against golden
+lines, and in real time through the serial gateway. The ESP32 sketch runs as a process, with the
+sanitizers, against a runtime's MQTT listener. --record writes golden lines and sizes anew. Ends with
+`N passed, N failed`; exits 1 if any failed.
+"""
+
+import json
+import pathlib
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "support"))
+
+import toolchain  # noqa: E402
+import vectors  # noqa: E402
+from edgetwin import Server  # noqa: E402
+
+ROOT = toolchain.ROOT
+RECORD = "--record" in sys.argv
+EXAMPLES = ROOT / "manifests" / "serial"
+QUICKSTART = ROOT / "manifests" / "quickstart"
+SIZE_TOLERANCE = 0.02
+# What the stack may take at most, of the 512 bytes that the generator leaves it at least.
+STACK_MAX = 450
+
+
+def crc16(data):
+    crc = 0xFFFF
+    for byte in data:
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
+    return crc
+
+
+def down(body):
+    return f"!{body}*{crc16(body.encode()):04X}"
+
+
+def unframe(line):
+    """The JSON of a line, whose checksum is right."""
+    content, crc = line.rsplit("*", 1)
+    assert f"{crc16(content.encode()):04X}" == crc, f"checksum of {line}"
+    return json.loads(content)
+
+
+def write_trace(path, seconds, seed=7):
+    """A made-up bench: drifting, with a lamp that is switched and a noise that comes and goes."""
+    chance = random.Random(seed)
+    rows, celsius, humidity = [], 213.0, 405.0
+    for ms in range(0, seconds * 1000, 250):
+        celsius += chance.uniform(-1.5, 1.6)
+        humidity += chance.uniform(-3, 3)
+        lamp = 3200 if ms // 6000 % 2 else 1400
+        noise = 900 if ms // 5000 % 3 == 2 else 60
+        rows.append((ms, celsius, lamp + chance.uniform(-40, 40), 1500, noise, celsius, humidity))
+    path.write_text("".join(",".join(str(round(cell)) for cell in row) + "\n" for row in rows))
+
+
+class Uno:
+    """The emulated node, in real time, on a pty."""
+
+    def __init__(self, elf, trace):
+        self.process = subprocess.Popen([toolchain.build_avrnode(), elf, "--trace", trace, "--pty"],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        for line in self.process.stdout:
+            if line.startswith("/dev/"):
+                self.device = line.strip()
+                return
+        raise AssertionError("the emulated node did not start")
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Host:
+    """The ESP32's sketch as a process."""
+
+    def __init__(self, program, port, thing, eeprom):
+        namespace, name = thing.split("/")
+        environment = {"ET_BROKER_PORT": str(port), "ET_CLIENT_ID": f"{namespace}-{name}",
+                       "ET_TOPIC_PREFIX": f"et/v1/{namespace}/{name}/", "ET_EEPROM": str(eeprom)}
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                        stderr=self.errors, text=True, env=environment)
+
+    def say(self, *lines):
+        self.process.stdin.write("".join(f"{line}\n" for line in lines))
+        self.process.stdin.flush()
+
+    def stop(self, code=-9):
+        """Kills it; what the sanitizers said is a failure."""
+        if self.process.poll() is None:
+            self.process.kill()
+        ended = self.process.wait()
+        self.process.stdin.close()
+        self.errors.seek(0)
+        said = self.errors.read()
+        self.errors.close()
+        assert ended == code and not said, f"the node ended with {ended}: {said}"
+
+
+class Watcher:
+    """All that is said on a node's topics, as it comes."""
+
+    def __init__(self, port, thing):
+        self.port, self.prefix = port, f"et/v1/{thing}/"
+        self.messages, self.changed = [], threading.Condition()
+        self.process = subprocess.Popen(
+            ["stdbuf", "-oL", "mosquitto_sub", "-p", str(port), "-q", "1", "-v", "-t", self.prefix + "+"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            topic, _, payload = line.rstrip("\n").partition(" ")
+            leaf = topic.removeprefix(self.prefix)
+            body = json.loads(payload) if payload.startswith("{") else payload
+            with self.changed:
+                self.messages.append((time.monotonic(), leaf, body))
+                self.changed.notify_all()
+
+    def all(self, leaf):
+        with self.changed:
+            return [(at, body) for at, of, body in self.messages if of == leaf]
+
+    def wait(self, leaf, fits=lambda body: True, timeout=10.0, after=0):
+        """The first such message, awaited; `after` skips what came before that moment."""
+        deadline = time.monotonic() + timeout
+        with self.changed:
+            while True:
+                for at, of, body in self.messages:
+                    if of == leaf and at >= after and fits(body):
+                        return at, body
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    tail = [(of, body) for _, of, body in self.messages[-6:]]
+                    raise AssertionError(f"no such `{leaf}` in {timeout} s; the last were {tail}")
+                self.changed.wait(left)
+
+    def command(self, body):
+        """Sends a command; its answer."""
+        sent = time.monotonic()
+        toolchain.run("mosquitto_pub", "-p", self.port, "-q", "1", "-t", self.prefix + "cmd", "-m", body)
+        number = int(body.split()[0])
+        return self.wait("ack", lambda ack: ack["id"] == number, after=sent)[1]
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def no_gap(readings):
+    """Every number from the first to the last came."""
+    numbers = sorted({(body["boot"], body["seq"]) for _, body in readings})
+    missing = [(boot, seq) for (boot, last), (then, first) in zip(numbers, numbers[1:])
+               for seq in range(last + 1, first) if boot == then]
+    assert not missing, f"missing: {missing}"
+    return len(numbers)
+
+
+def spans(readings, count):
+    """Times between the last readings on the node's clock, ms."""
+    ticks = [body["ms"] for _, body in readings][-count:]
+    return [later - earlier for earlier, later in zip(ticks, ticks[1:])]
+
+
+# --- the tests -------------------------------------------------------------------------------------
+
+
+def test_vectors():
+    """C++ replays the vectors that Rust replays."""
+    assert vectors.main() == 0
+
+
+def test_sizes():
+    """Flash and RAM of the Uno sketches are those of the table, and below the generator's sums."""
+    table_path = HERE / "sizes.json"
+    table = json.loads(table_path.read_text()) if table_path.exists() else {}
+    found = {}
+    command = [toolchain.BIN, "gen-firmware", "-f", EXAMPLES, "--out", toolchain.WORK, "-o", "json"]
+    for sketch in json.loads(toolchain.run(*command))["items"]:
+        flash, ram = toolchain.sizes(toolchain.build_uno(pathlib.Path(sketch["folder"])))
+        found[sketch["profile"]] = {"flash": flash, "ram": ram}
+        print(f"    {sketch['profile']}: {flash} bytes of flash ({sketch['flash']} estimated), "
+              f"{ram} of RAM ({sketch['ram']} estimated)")
+        assert flash <= sketch["flash"] and ram <= sketch["ram"], "the estimate is too low"
+    if RECORD:
+        table_path.write_text(json.dumps(found, indent=2) + "\n")
+        return
+    assert found.keys() == table.keys(), f"the table is of {list(table)}"
+    for profile, sizes in found.items():
+        for what, size in sizes.items():
+            expected = table[profile][what]
+            assert abs(size - expected) <= SIZE_TOLERANCE * expected, f"{profile} {what}: {size}, not {expected}"
+
+
+SCRIPTS = {
+    "interval": [(3100, "1 prog interval period=200 trial=3"), (4000, "1 prog interval period=200 trial=3"),
+                 (9000, "2 prog interval period=500"), (9100, "3 keep"), (12000, "4 lease 2"), (16000, "5 info")],
+    "on-change": [(1500, "1 prog on-change pmin=300 pmax=5000 st=temperature:0.5,loudness:3 gt=light:60"),
+                  (12000, "2 thr loudness 30"), (15000, "3 prog on-change")],
+    "on-request": [(500, "1 prog on-request"), (4000, "2 get"), (6000, "3 get light"), (7000, "4 act fan true"),
+                   (7500, "5 act lamp 50"), (8000, "6 resend 0 1"), (9000, "7 fly"), (9500, "8 prog interval period=1"),
+                   (10000, "9 hb ttl=100@9000"), (12000, "10 safe")],
+    "features": [(1200, "1 prog features period=2000"), (11000, "2 prog features on=loudness period=1000"),
+                 (15000, "3 reset")],
+}
+
+
+def golden(program):
+    """A flat-out run writes these very lines, whatever the machine does meanwhile."""
+    folder = toolchain.generate(toolchain.WORK, EXAMPLES, profile="uno-desk")[0]
+    elf = toolchain.build_uno(folder)
+    trace, script = toolchain.WORK / "trace.csv", toolchain.WORK / "script"
+    write_trace(trace, 20)
+    script.write_text("".join(f"{ms} {down(body)}\n" for ms, body in SCRIPTS[program]))
+    said = toolchain.run(toolchain.build_avrnode(), elf, "--trace", trace, "--seconds", "20", "--script", script)
+    lines = []
+    for line in said.splitlines():
+        if line.startswith("{"):
+            body = unframe(line)
+            if "build" in body:
+                body["build"] = "-"
+            lines.append(json.dumps(body, separators=(",", ":")))
+        elif line.startswith("pin"):
+            lines.append(line)
+    _, ram = toolchain.sizes(elf)
+    stack = 0x900 - int(re.search(r"^stack (\d+) at", said, re.M)[1])
+    print(f"    {program}: {len(lines)} lines, {stack} bytes of stack, {2048 - ram - stack} never used")
+    assert stack <= STACK_MAX, f"{stack} bytes of stack"
+    path = HERE / "golden" / f"{program}.txt"
+    if RECORD:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+    expected = path.read_text().splitlines()
+    for number, (is_, should) in enumerate(zip(lines, expected), 1):
+        assert is_ == should, f"line {number}: {is_}\nexpected {should}"
+    assert len(lines) == len(expected), f"{len(lines)} lines instead of {len(expected)}"
+
+
+def test_golden_interval():
+    golden("interval")
+
+
+def test_golden_on_change():
+    golden("on-change")
+
+
+def test_golden_on_request():
+    golden("on-request")
+
+
+def test_golden_features():
+    golden("features")
+
+
+def host_program():
+    return toolchain.build_host(toolchain.generate(toolchain.WORK, QUICKSTART, profile="esp32-env", host=True)[0])
+
+
+INPUTS = ["analog 34 500", "swing 34 60", "analog 35 1000", "dht 4 213 405"]
+
+
+class Lab:
+    """A runtime with the quickstart's twins, the sketch as a process, and somebody who watches."""
+
+    def __init__(self):
+        self.program = host_program()
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="edgetwin-firmware-"))
+        self.server = Server(self.home / "state", toolchain.BIN, ["-f", str(QUICKSTART)])
+        self.server.start()
+        self.port = self.server.address("mqtt")[1]
+        # The same port again after a restart.
+        self.server.command[self.server.command.index("--mqtt") + 1] = f"127.0.0.1:{self.port}"
+        self.watcher = Watcher(self.port, "lab/bench")
+        self.node = self.start()
+
+    def start(self):
+        node = Host(self.program, self.port, "lab/bench", self.home / "eeprom")
+        node.say(*INPUTS)
+        return node
+
+    def __enter__(self):
+        self.watcher.wait("state", lambda state: state["up"] == 1)
+        self.watcher.wait("data")
+        return self
+
+    def __exit__(self, kind, *_):
+        self.watcher.stop()
+        try:
+            self.node.stop()
+        except AssertionError:
+            if kind is None:
+                raise
+        self.server.stop()
+
+
+def test_host_commands():
+    """Readings arrive, commands are answered, and the rate changes within two periods."""
+    with Lab() as lab:
+        watcher = lab.watcher
+        assert watcher.command("17 prog interval period=200 trial=60")["tx"]["pmin"] == 200
+        changed = time.monotonic()
+        at, _ = watcher.wait("data", after=changed)
+        assert at - changed <= 0.5, f"{at - changed:.2f} s until the first reading"
+        watcher.wait("data", lambda body: body["seq"] >= 8)
+        assert all(150 <= span <= 250 for span in spans(watcher.all("data"), 5)), spans(watcher.all("data"), 5)
+        assert watcher.command("17 prog interval period=200 trial=60")["dup"] == 1
+        refused = watcher.command("18 prog interval period=1")
+        assert (refused["st"], refused["why"]) == ("range", "period")
+        assert watcher.command("19 fly")["st"] == "op"
+        assert watcher.command("20 hb ttl=1@1")["st"] == "late"
+        begun = time.monotonic()
+        assert watcher.command("21 get humidity")["st"] == "ok"
+        _, body = watcher.wait("data", lambda body: body["program"] == "on-request", after=begun)
+        assert body["humidity"] == 40.5 and "light" not in body
+        assert watcher.command("22 prog on-change on=light st=light:50 pmin=100")["st"] == "ok"
+        lab.node.say("analog 35 2000")
+        _, body = watcher.wait("data", lambda body: body["program"] == "on-change")
+        assert body["light"] == 800, body
+        lab.node.say("dht 4 off")
+        watcher.wait("event", lambda body: body["ev"] == "fault", timeout=15)
+        no_gap(watcher.all("data"))
+
+
+def test_host_features():
+    """The features of a known signal, within a count."""
+    with Lab() as lab:
+        lab.watcher.command("1 prog features on=light period=1000")
+        _, body = lab.watcher.wait("feat", lambda body: body["seq"] > 3)
+        light = body["light"]
+        assert abs(light["mean"] - 400) <= 1 and light["min"] <= light["mean"] <= light["max"], light
+        assert light["var"] <= 1 and 9 <= body["n"] <= 11, body
+
+
+def test_host_store_and_forward():
+    """The network goes and comes, the edge is killed and comes back: no reading is missing."""
+    with Lab() as lab:
+        watcher = lab.watcher
+        watcher.command("1 prog interval period=100")
+        watcher.wait("data", lambda body: body["seq"] >= 5)
+        lab.node.say("network lab down")
+        watcher.wait("state", lambda state: state["up"] == 0)
+        time.sleep(3)  # of readings that have to wait
+        back = time.monotonic()
+        lab.node.say("network lab up")
+        watcher.wait("state", lambda state: state["up"] == 1, after=back)
+        _, last = watcher.wait("data", lambda body: not body.get("old"), after=back)
+        assert any(body.get("old") for _, body in watcher.all("data"))
+        lab.server.kill()
+        watcher.stop()
+        time.sleep(1.5)  # of readings that have to wait
+        before = watcher.all("data")
+        lab.server.start()
+        lab.watcher = watcher = Watcher(lab.port, "lab/bench")
+        count = json.loads(toolchain.run("curl", "-s", f"{lab.server.url('http')}/api/2/things/lab:bench"))
+        assert "features" in count
+        watcher.wait("data", lambda body: body["seq"] > last["seq"] + 30, timeout=20)
+        # What came before anybody listened again is in the twin, whose numbers the runtime keeps.
+        later = watcher.all("data")
+        no_gap(before)
+        no_gap(later)
+        _, state = watcher.wait("state", lambda state: state["up"] == 1)
+        assert state["lost"] == 0, state
+        text = toolchain.run("curl", "-s", f"{lab.server.url('http')}/metrics")
+        missing = re.search(r"^edgetwin_readings_missing\S*\s+(\d+)", text, re.M)
+        assert missing is None or missing[1] == "0", missing[0]
+
+
+def test_host_lease_and_will():
+    """Without a word from the edge the node goes back to its own way; a killed one leaves its will."""
+    with Lab() as lab:
+        watcher = lab.watcher
+        watcher.command("1 lease 2")
+        watcher.command("2 prog interval period=100")
+        _, event = watcher.wait("event", lambda body: body["ev"] == "lease")
+        assert event["tx"]["pmin"] == 1000
+        watcher.command("3 prog interval period=100")
+        watcher.command("4 lease 3")
+        lab.server.kill()
+        watcher.stop()
+        time.sleep(4)  # the lease
+        lab.server.start()
+        lab.watcher = watcher = Watcher(lab.port, "lab/bench")
+        _, state = watcher.wait("state", lambda state: state["up"] == 1, timeout=15)
+        assert state["tx"]["pmin"] == 1000, state
+        lab.node.process.kill()
+        watcher.wait("state", lambda state: state == {"up": 0, "boot": state["boot"]})
+        lab.node.stop()
+        lab.node = lab.start()
+        _, state = watcher.wait("state", lambda body: body.get("up") == 1 and body["boot"] > state["boot"])
+        assert state["cause"] == "power", state
+
+
+def test_host_keep_and_hang():
+    """What is kept is there after a hang; what is on trial is not; three quick resets are enough."""
+    with Lab() as lab:
+        watcher = lab.watcher
+        watcher.command("1 prog interval period=300")
+        assert watcher.command("2 keep")["tx"]["kept"] == 1
+        watcher.command("3 prog interval period=100 trial=60")
+        boot = watcher.wait("state")[1]["boot"]
+        for turn in range(1, 4):
+            lab.node.say("hang")
+            _, state = watcher.wait("state", lambda body: body.get("boot") == boot + turn and body["up"], timeout=15)
+            assert state["cause"] == "wdt", state
+            if turn < 3:
+                assert state["tx"]["pmin"] == 300, state
+            lab.node.say(*INPUTS)
+        assert state["tx"]["pmin"] == 1000, state
+        watcher.wait("event", lambda body: body["ev"] == "safe" and body["why"] == "resets")
+
+
+def test_host_radio():
+    """Another network is joined on command; one that the node does not know is refused."""
+    with Lab() as lab:
+        watcher = lab.watcher
+        assert watcher.command("1 radio elsewhere")["why"] == "radio"
+        moved = time.monotonic()
+        assert watcher.command("2 radio spare")["st"] == "ok"
+        watcher.wait("state", lambda state: state["up"] == 1, after=moved)
+        lab.node.say("network lab down")  # and it does not matter any more
+        watcher.wait("data", after=time.monotonic() + 1)
+        no_gap(watcher.all("data"))
+
+
+def test_gateway():
+    """An emulated Uno in real time through the gateway: readings, commands, lost lines, a cut line."""
+    folder = toolchain.generate(toolchain.WORK, EXAMPLES, profile="uno-desk")[0]
+    elf = toolchain.build_uno(folder)
+    trace = toolchain.WORK / "trace.csv"
+    write_trace(trace, 60)
+    uno = Uno(elf, trace)
+    home = pathlib.Path(tempfile.mkdtemp(prefix="edgetwin-firmware-"))
+    link = home / "line"
+    link.symlink_to(uno.device)
+    server = Server(home / "state", toolchain.BIN, ["-f", str(EXAMPLES), "--serial", f"{link}=lab/desk"])
+    server.start()
+    watcher = Watcher(server.address("mqtt")[1], "lab/desk")
+    try:
+        _, state = watcher.wait("state", lambda body: body.get("up") == 1)
+        assert state["via"] and state["board"] == "uno", state
+        watcher.wait("data")
+        sent = time.monotonic()
+        assert watcher.command("17 prog interval period=200 trial=60")["tx"]["pmin"] == 200
+        at, _ = watcher.wait("data", after=sent)
+        assert at - sent <= 0.6, f"{at - sent:.2f} s until the first reading"
+        first = len(watcher.all("data"))
+        watcher.wait("data", lambda body: body["seq"] >= first + 8)
+        assert all(150 <= span <= 250 for span in spans(watcher.all("data"), 5)), spans(watcher.all("data"), 5)
+        assert watcher.command("17 prog interval period=200 trial=60")["dup"] == 1
+        assert watcher.command("18 act fan true")["act"] == {"fan": True}
+        assert watcher.command("19 prog interval period=1")["why"] == "period"
+        longest = "20 prog on-change on=loudness pmin=500 pmax=60000 st=loudness:3 gt=loudness:70.5 lt=loudness:20.5"
+        assert watcher.command(longest)["st"] == "ok"
+        assert watcher.command("21 lease 3")["lease"] == 3
+        # The line is stolen for a moment: what another reader gets the gateway does not.
+        thief = subprocess.Popen(["timeout", "1.5", "cat", link], stdout=subprocess.DEVNULL)
+        thief.wait()
+        watcher.wait("event", lambda body: body["ev"] == "lease")
+        again = time.monotonic()
+        watcher.wait("data", after=again + 1)
+        time.sleep(2)  # for what was asked for again
+        no_gap(watcher.all("data") + watcher.all("feat"))
+        # The node goes, and the gateway says so; it comes back on another device.
+        uno.stop()
+        watcher.wait("state", lambda body: body.get("up") == 0 and "via" in body)
+        uno = Uno(elf, trace)
+        link.unlink()
+        link.symlink_to(uno.device)
+        back = time.monotonic()
+        watcher.wait("state", lambda body: body.get("up") == 1, after=back)
+        watcher.wait("data", after=back)
+        twin = json.loads(toolchain.run("curl", "-s", f"{server.url('http')}/api/2/things/lab:desk"))
+        assert "temperature" in twin["features"]["environment"]["properties"], twin
+    finally:
+        watcher.stop()
+        uno.stop()
+        server.stop()
+
+
+def main():
+    word = sys.argv[sys.argv.index("-k") + 1] if "-k" in sys.argv else ""
+    tests = [(name, test) for name, test in globals().items() if name.startswith("test_") and word in name]
+    failed = 0
+    for name, test in tests:
+        begun = time.monotonic()
+        try:
+            test()
+            print(f"ok    {name} ({time.monotonic() - begun:.1f} s)", flush=True)
+        except Exception:  # noqa: BLE001  every failure is one, whatever it is called
+            failed += 1
+            print(f"FAIL  {name}\n{traceback.format_exc()}", flush=True)
+    print(f"{len(tests) - failed} passed, {failed} failed")
+    return 1 if failed or not tests else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
