@@ -6,11 +6,13 @@
 //!
 //! - [`pipeline`]: from a reading to its verdict.
 //! - [`broker`]: readings acknowledged a second, beside another broker.
+//! - [`cacc`]: conditions and decisions of the controller, in this process.
 //! - [`scale`]: memory, start after a crash and `plan` with many twins.
 //!
 //! Not here: what is printed (`cli::bench`).
 
 pub mod broker;
+pub mod cacc;
 mod floor;
 mod load;
 pub mod pipeline;

@@ -263,9 +263,13 @@ fn conclude(
         let changed_us = now_us;
         return Decision { tx, schedule, generation: 1, changed_us, raised, steered, target: None };
     };
+    // One that a clock which was set back moved to an earlier time is no other.
+    let had = |name: &Arc<str>, since_us: i64| {
+        previous.raised.iter().any(|(other, at_us)| other == name && since_us <= *at_us)
+    };
     if steered {
         // A rule that is not heard has its raise still before it.
-        raised.retain(|one| previous.raised.contains(one));
+        raised.retain(|(name, since_us)| had(name, *since_us));
     }
     // A clock that was set back must not make a raise wait for ever.
     let changed_us = previous.changed_us.min(now_us);
@@ -275,10 +279,7 @@ fn conclude(
     }
     let due_us = changed_us.saturating_add(HOLD_UP_US);
     let asks = |layer: &&Layer<'_>| !layer.effect.asked.is_empty();
-    let fresh = active.iter().filter(asks).any(|layer| {
-        let had = |(name, since): &(Arc<str>, i64)| name == layer.name && *since == layer.since_us;
-        !previous.raised.iter().any(had)
-    });
+    let fresh = active.iter().filter(asks).any(|layer| !had(layer.name, layer.since_us));
     let raises = load(spec, &tx, schedule) > load(spec, &previous.tx, previous.schedule);
     if raises && now_us < due_us && !fresh && !steered && !previous.steered {
         if let Some(reasons) = reasons {
@@ -288,9 +289,8 @@ fn conclude(
             reasons.refusals.push(Refusal { reason: "HoldUp", by, message });
         }
         // Rules that ended are forgotten; those that go on have had their raise.
-        let mut still = previous.raised.clone();
-        still.retain(|one| raised.contains(one));
-        return Decision { raised: still, target: Some((tx, due_us)), ..keep };
+        raised.retain(|(name, since_us)| had(name, *since_us));
+        return Decision { raised, target: Some((tx, due_us)), ..keep };
     }
     Decision {
         tx,

@@ -12,7 +12,7 @@ use super::Outcome;
 use super::error::{CliError, ErrorKind};
 use super::output::{Format, Output};
 use crate::bench::pipeline::{self, Case, Load, Placement, Plan, Report, Updates};
-use crate::bench::{self, Machine, Watch, broker, scale};
+use crate::bench::{self, Machine, Watch, broker, cacc, scale};
 use crate::edgeai::Classifier;
 use crate::node::external::Broker;
 
@@ -30,6 +30,7 @@ enum What {
     Pipeline(Pipeline),
     Broker(BrokerArgs),
     Scale(ScaleArgs),
+    Cacc(CaccArgs),
 }
 
 /// From a reading sent over MQTT to its verdict received over MQTT
@@ -105,6 +106,25 @@ struct ScaleArgs {
     common: Common,
 }
 
+/// Conditions and decisions of the controller
+///
+/// In this process, without sockets and disk. Every rule is about every node: the whole product is
+/// judged. What `observe` costs, a reading or a verdict pays.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    edgetwin bench cacc\n  \
+    edgetwin bench cacc --nodes 1000 --rules 10 --json")]
+struct CaccArgs {
+    /// Nodes
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    nodes: u32,
+    /// Rules, each about all nodes
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rules: u32,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// Options of all benchmarks.
 #[derive(Debug, clap::Args)]
 struct Common {
@@ -148,6 +168,11 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
             let plan = broker_plan(args)?;
             let measured = watched(plan.steps(), |watch| broker::run(&plan, watch))?;
             show(&measured, &args.common, output, broker_table)
+        }
+        What::Cacc(args) => {
+            let plan = cacc::Plan { nodes: args.nodes as usize, rules: args.rules as usize };
+            let measured = watched(plan.steps(), |watch| cacc::run(&plan, watch))?;
+            show(&measured, &args.common, output, cacc_table)
         }
         What::Scale(args) => {
             let counts = match args.counts.as_slice() {
@@ -433,6 +458,27 @@ fn broker_table(report: &broker::Report, output: &mut Output) {
     if let Some(ratio) = report.ratio {
         output.line(&format!("edgetwin's median rate is {ratio} of the other broker's"));
     }
+}
+
+fn cacc_table(report: &cacc::Report, output: &mut Output) {
+    machine(report.version, &report.machine, output);
+    let row = |one: &cacc::Evaluation| vec![one.condition.clone(), format!("{:.1}", one.ns)];
+    output.table(&["CONDITION", "ns"], &report.evaluations.iter().map(row).collect::<Vec<_>>());
+    let (nodes, rules) = (report.nodes, report.rules);
+    output.line(&format!(
+        "{nodes} nodes × {rules} rules, {:.1} in force a node:",
+        report.in_force as f64 / nodes as f64
+    ));
+    for (what, spread) in [
+        ("every rule judged", &report.judge_ms),
+        ("every node decided", &report.decide_ms),
+        ("both", &report.both_ms),
+    ] {
+        output.line(&format!("  {what:<28} {:.2} ms (worst {:.2})", spread.p50, spread.max));
+    }
+    output.line(&format!("  a reading, none moves         {:.2} µs", report.reading_us));
+    output.line(&format!("  a verdict that moves its node {:.2} µs", report.verdict_us));
+    output.line(&format!("  all rules set anew            {:.0} ms", report.set_rules_ms));
 }
 
 fn scale_table(report: &scale::Report, output: &mut Output) {

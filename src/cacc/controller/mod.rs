@@ -322,6 +322,8 @@ pub struct Controller {
     aggregates: HashMap<ThingId, BTreeSet<ThingId>>,
     timers: BinaryHeap<Reverse<(i64, Timer)>>,
     dirty: BTreeSet<usize>,
+    /// Every node is to be decided.
+    review: bool,
     records: HashMap<String, Record>,
     groups: HashMap<String, rule::State>,
     /// Where rules stood for nodes before the start, until they are met again.
@@ -459,10 +461,16 @@ impl Controller {
     /// Decides what is open and gives what is to be done.
     pub fn settle(&mut self, now_us: i64) -> Effects {
         let now_us = self.now(now_us);
-        let dirty: Vec<usize> = std::mem::take(&mut self.dirty).into_iter().collect();
-        let decided = self.decisions(&dirty, now_us);
-        for (at, decided) in decided {
-            self.conclude(at, decided, now_us);
+        let dirty = std::mem::take(&mut self.dirty);
+        // A node about which nothing was said is left alone unless it is to talk otherwise.
+        let reviewed = match std::mem::take(&mut self.review) {
+            true => (0..self.subjects.len()).collect(),
+            false => dirty.iter().copied().collect::<Vec<usize>>(),
+        };
+        for (at, decided) in self.decisions(&reviewed, now_us) {
+            if decided.is_some() || dirty.contains(&at) {
+                self.conclude(at, decided, now_us);
+            }
         }
         std::mem::take(&mut self.effects)
     }
@@ -510,6 +518,11 @@ impl Controller {
     pub fn rule_members(&self) -> BTreeMap<String, usize> {
         let count = |watched: &Watched| (watched.rule.name.to_string(), watched.members.len());
         self.rules.iter().map(count).collect()
+    }
+
+    /// How many rules are in force, over all twins.
+    pub fn in_force(&self) -> usize {
+        self.subjects.iter().map(|subject| subject.active.len()).sum()
     }
 
     /// All commands that are remembered, by node and id.

@@ -723,8 +723,7 @@ impl Controller {
         let each = subject.active.iter().filter_map(|rule| {
             let watched = &self.rules[*rule];
             let state = if watched.rule.each {
-                let (_, place) = subject.memberships.iter().find(|(other, _)| other == rule)?;
-                watched.states[*place]
+                watched.states[subject.place(*rule)?]
             } else {
                 watched.group
             };

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::facts::{self, flag, read_property};
 use super::{
-    Controller, Flags, Note, Rule, RuleRecord, Source, Timer, Watched, rule_key, rule_object,
+    Controller, Flags, Note, Rule, RuleRecord, Source, Subject, Timer, Watched, rule_key,
+    rule_object,
 };
 use crate::cacc::expr::eval::{self, Expression, Truth, earlier};
 use crate::cacc::expr::{Fact, LinkField};
@@ -51,6 +52,24 @@ impl Watched {
             group_due: i64::MAX,
             group_source: None,
         }
+    }
+
+    /// Whether judging a member again would change nothing.
+    fn stands(&self, place: usize, now_us: i64) -> bool {
+        let stride = self.facts.len();
+        let values = &self.values[place * stride..(place + 1) * stride];
+        let when = self.when.evaluate(values, now_us);
+        let until = self.until.as_ref().map(|until| until.evaluate(values, now_us));
+        let at_rest = !self.rule.each
+            || match self.states[place] {
+                State::Idle => !when.holds() || until.is_some_and(Truth::holds),
+                State::Active { since_us } => {
+                    let ended = until.map_or(!when.holds(), Truth::holds);
+                    since_us <= now_us && !ended
+                }
+                State::Waiting { .. } | State::Cooling { .. } => false,
+            };
+        at_rest && self.truths[place] == (when, until)
     }
 
     /// Where the rule stands for a member.
@@ -106,7 +125,31 @@ impl Flags {
     }
 }
 
+impl Subject {
+    /// Its place in a rule's lists.
+    pub(super) fn place(&self, rule: usize) -> Option<usize> {
+        let found = self.memberships.binary_search_by_key(&rule, |(rule, _)| *rule).ok()?;
+        Some(self.memberships[found].1)
+    }
+}
+
 impl Controller {
+    /// Judges every rule for each of its twins, and lets every node be decided anew: for what
+    /// nothing told of, such as a clock that was set. What stands as it stood costs a glance.
+    pub fn reconsider(&mut self, now_us: i64) {
+        let now_us = self.now(now_us);
+        for rule in 0..self.rules.len() {
+            for place in 0..self.rules[rule].members.len() {
+                let watched = &self.rules[rule];
+                if !watched.stands(place, now_us) {
+                    self.judge(rule, place, None, now_us);
+                }
+            }
+            self.judge_group(rule, None, now_us);
+        }
+        self.review = true;
+    }
+
     /// The rules that there are from now on. Where one stood before and stays, it goes on.
     pub fn set_rules(&mut self, rules: Vec<Rule>, now_us: i64) {
         let now_us = self.now(now_us);
@@ -184,7 +227,7 @@ impl Controller {
             let member = target.aggregate.as_ref().and_then(|id| self.aggregates.get(id));
             let wanted =
                 target.selects(&twin) || member.is_some_and(|members| members.contains(&twin.id));
-            let is = self.subjects[at].memberships.iter().any(|(other, _)| *other == rule);
+            let is = self.subjects[at].place(rule).is_some();
             match (wanted, is) {
                 (true, false) => {
                     let name = self.rules[rule].rule.name.clone();
@@ -216,7 +259,9 @@ impl Controller {
         if let Some(source) = state.1 {
             watched.sources.insert(at, source);
         }
-        self.subjects[at].memberships.push((rule, place));
+        let memberships = &mut self.subjects[at].memberships;
+        let position = memberships.partition_point(|(other, _)| *other < rule);
+        memberships.insert(position, (rule, place));
         if self.rules[rule].state(place).active_since().is_some() {
             self.subjects[at].active.push(rule);
         }
@@ -228,9 +273,8 @@ impl Controller {
     }
 
     pub(super) fn leave(&mut self, rule: usize, at: usize, now_us: i64) {
-        let memberships = &mut self.subjects[at].memberships;
-        let Some(found) = memberships.iter().position(|(other, _)| *other == rule) else { return };
-        let (_, place) = memberships.swap_remove(found);
+        let Some(place) = self.subjects[at].place(rule) else { return };
+        self.subjects[at].memberships.retain(|(other, _)| *other != rule);
         self.subjects[at].active.retain(|other| *other != rule);
         let watched = &mut self.rules[rule];
         for flags in &mut watched.flags {
@@ -452,10 +496,7 @@ impl Controller {
 
     pub(super) fn member_due(&mut self, rule: usize, at: usize, now_us: i64) {
         let Some(subject) = self.subjects.get(at) else { return };
-        let Some((_, place)) = subject.memberships.iter().find(|(other, _)| *other == rule) else {
-            return;
-        };
-        let place = *place;
+        let Some(place) = subject.place(rule) else { return };
         self.rules[rule].due[place] = i64::MAX;
         self.forget_old(at, now_us);
         self.refresh(rule, place, None, now_us);
