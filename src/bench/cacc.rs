@@ -1,8 +1,9 @@
 //! The benchmark of the controller: what a condition costs, and what it takes to judge every rule
 //! for every node and to decide every node.
 //!
-//! In this process, on values: no sockets, no disk. Each rule is about each node, so the whole
-//! product is judged. A run that does not decide what it has to fails.
+//! In this process, on values: no sockets, no disk. Once each rule is about each node, so the whole
+//! product is judged, and once about a tenth of them. A run that does not decide what it has to
+//! fails.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -48,7 +49,7 @@ const CONDITIONS: [&str; 7] = [
 pub struct Plan {
     /// Nodes.
     pub nodes: usize,
-    /// Rules, each about all nodes.
+    /// Rules.
     pub rules: usize,
 }
 
@@ -96,8 +97,17 @@ pub struct Report {
     pub evaluations: Vec<Evaluation>,
     /// Nodes.
     pub nodes: usize,
-    /// Rules, each about all nodes.
+    /// Rules.
     pub rules: usize,
+    /// Rules about all nodes, and rules about a tenth of them each.
+    pub shapes: Vec<Shape>,
+}
+
+/// The controller with some rules a node.
+#[derive(Debug, Clone, Serialize)]
+pub struct Shape {
+    /// Rules that are about a node.
+    pub rules_per_node: usize,
     /// Rules in force, over all nodes.
     pub in_force: usize,
     /// Every rule judged for every node.
@@ -127,17 +137,32 @@ pub fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, Error> {
             return Err(Error::Interrupted);
         }
     }
-    watch.step(&format!("{} nodes × {} rules", plan.nodes, plan.rules));
-    let mut world = World::new(plan.nodes)?;
-    let rules = (0..plan.rules).map(rule).collect::<Result<Vec<_>, _>>()?;
+    let mut shapes = Vec::new();
+    for share in [1, 10] {
+        watch.step(&format!("{} nodes × {} rules", plan.nodes, plan.rules));
+        shapes.push(shape(plan, share, watch)?);
+    }
+    Ok(Report {
+        machine: Machine::here(),
+        version: env!("CARGO_PKG_VERSION"),
+        evaluations,
+        nodes: plan.nodes,
+        rules: plan.rules,
+        shapes,
+    })
+}
+
+fn shape(plan: &Plan, share: usize, watch: &dyn Watch) -> Result<Shape, Error> {
+    let mut world = World::new(plan.nodes, share)?;
+    let rules = (0..plan.rules).map(|n| rule(n, share)).collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
     world.controller.set_rules(rules, START_US);
     world.settle();
     let set_rules_ms = milliseconds(started);
-    let in_force = world.in_force();
-    // Each tenth of the rules is about a label that each node has, and about a tenth of the rest
-    // holds; without any of them nothing would be decided.
-    if plan.rules >= 10 && in_force < plan.nodes {
+    let judged: usize = world.controller.rule_members().values().sum();
+    let in_force = world.controller.in_force();
+    // Without any that hold nothing would be decided.
+    if plan.rules >= 100 && in_force < plan.nodes {
         return Err(failed(format!("only {in_force} rules are in force")));
     }
     let (mut judge, mut decide, mut both) = (Vec::new(), Vec::new(), Vec::new());
@@ -159,15 +184,10 @@ pub fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, Error> {
             return Err(Error::Interrupted);
         }
     }
-    watch.step("readings and verdicts");
     let reading_us = world.readings()?;
     let verdict_us = world.verdicts()?;
-    Ok(Report {
-        machine: Machine::here(),
-        version: env!("CARGO_PKG_VERSION"),
-        evaluations,
-        nodes: plan.nodes,
-        rules: plan.rules,
+    Ok(Shape {
+        rules_per_node: judged / plan.nodes,
         in_force,
         judge_ms: Spread::of(judge),
         decide_ms: Spread::of(decide),
@@ -216,7 +236,7 @@ fn evaluate(condition: &str) -> Result<Evaluation, Error> {
 }
 
 /// Two in five are about a label, of which each node has one; the rest about values.
-fn rule(number: usize) -> Result<Rule, Error> {
+fn rule(number: usize, share: usize) -> Result<Rule, Error> {
     let condition = match number % 5 {
         0 | 1 => format!("verdict(\"judge\").label == \"l{}\"", number / 5 % 10),
         2 => format!("temperature > {}.0 && humidity < 50.0", 15 + number % 20),
@@ -232,7 +252,7 @@ fn rule(number: usize) -> Result<Rule, Error> {
     Ok(Rule {
         name: format!("rule-{number:03}").into(),
         target: Target {
-            match_labels: BTreeMap::from([("site".to_owned(), "bench".to_owned())]),
+            match_labels: BTreeMap::from([("part".to_owned(), (number % share).to_string())]),
             ..Target::default()
         },
         each: true,
@@ -251,13 +271,13 @@ struct World {
 }
 
 impl World {
-    fn new(nodes: usize) -> Result<Self, Error> {
+    fn new(nodes: usize, share: usize) -> Result<Self, Error> {
         let mut world =
             Self { controller: Controller::default(), twins: Vec::new(), now_us: START_US };
         let spec = Arc::new(NodeSpec::default());
         for n in 0..nodes {
             let thing = json!({
-                "attributes": {"labels": {"site": "bench"}},
+                "attributes": {"labels": {"part": (n / 10 % share).to_string()}},
                 "features": {
                     "environment": {"properties": {
                         "temperature": 10.0 + (n % 25) as f64, "humidity": 40.0}},
@@ -289,10 +309,6 @@ impl World {
 
     fn settle(&mut self) {
         drop(self.controller.settle(self.now_us));
-    }
-
-    fn in_force(&self) -> usize {
-        self.controller.in_force()
     }
 
     fn change(&mut self, n: usize, change: Change, origin: Origin) -> Result<usize, Error> {
@@ -337,7 +353,7 @@ impl World {
             said += self.change(n, change, Origin::Service("judge".into()))?;
         }
         let us = started.elapsed().as_secs_f64() * 1e6 / CHANGES as f64;
-        if said == 0 && self.in_force() > 0 {
+        if said == 0 && self.controller.in_force() > 0 {
             return Err(failed("no verdict moved a node"));
         }
         Ok(hundredth(us))

@@ -108,8 +108,8 @@ struct ScaleArgs {
 
 /// Conditions and decisions of the controller
 ///
-/// In this process, without sockets and disk. Every rule is about every node: the whole product is
-/// judged. What `observe` costs, a reading or a verdict pays.
+/// In this process, without sockets and disk. Once every rule is about every node, so the whole
+/// product is judged, and once about a tenth of them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     edgetwin bench cacc\n  \
@@ -118,7 +118,7 @@ struct CaccArgs {
     /// Nodes
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     nodes: u32,
-    /// Rules, each about all nodes
+    /// Rules
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rules: u32,
     #[command(flatten)]
@@ -464,21 +464,26 @@ fn cacc_table(report: &cacc::Report, output: &mut Output) {
     machine(report.version, &report.machine, output);
     let row = |one: &cacc::Evaluation| vec![one.condition.clone(), format!("{:.1}", one.ns)];
     output.table(&["CONDITION", "ns"], &report.evaluations.iter().map(row).collect::<Vec<_>>());
-    let (nodes, rules) = (report.nodes, report.rules);
-    output.line(&format!(
-        "{nodes} nodes × {rules} rules, {:.1} in force a node:",
-        report.in_force as f64 / nodes as f64
-    ));
-    for (what, spread) in [
-        ("every rule judged", &report.judge_ms),
-        ("every node decided", &report.decide_ms),
-        ("both", &report.both_ms),
-    ] {
-        output.line(&format!("  {what:<28} {:.2} ms (worst {:.2})", spread.p50, spread.max));
+    for shape in &report.shapes {
+        output.line(&format!(
+            "{} nodes, {} rules, {} about each node, {:.1} in force:",
+            report.nodes,
+            report.rules,
+            shape.rules_per_node,
+            shape.in_force as f64 / report.nodes as f64
+        ));
+        for (what, spread) in [
+            ("every rule judged", &shape.judge_ms),
+            ("every node decided", &shape.decide_ms),
+            ("both", &shape.both_ms),
+        ] {
+            output.line(&format!("  {what:<30} {:.2} ms (worst {:.2})", spread.p50, spread.max));
+        }
+        output
+            .line(&format!("  {:<30} {:.2} µs", "a reading that moves nothing", shape.reading_us));
+        output.line(&format!("  {:<30} {:.2} µs", "a verdict", shape.verdict_us));
+        output.line(&format!("  {:<30} {:.0} ms", "all rules set anew", shape.set_rules_ms));
     }
-    output.line(&format!("  a reading, none moves         {:.2} µs", report.reading_us));
-    output.line(&format!("  a verdict that moves its node {:.2} µs", report.verdict_us));
-    output.line(&format!("  all rules set anew            {:.0} ms", report.set_rules_ms));
 }
 
 fn scale_table(report: &scale::Report, output: &mut Output) {

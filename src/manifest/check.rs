@@ -335,6 +335,45 @@ impl<'a> Index<'a> {
         members
     }
 
+    /// Whether two rules are about a common node.
+    fn meet(&self, one: (&str, &ContextRuleSpec), other: (&str, &ContextRuleSpec)) -> bool {
+        let by_name = |(_, rule): (&str, &ContextRuleSpec)| {
+            let nodes = &rule.nodes;
+            nodes.match_labels.is_empty()
+                && nodes.match_expressions.is_empty()
+                && nodes.aggregate.is_none()
+        };
+        if by_name(one) && by_name(other) {
+            let named = |(namespace, rule): (&str, &ContextRuleSpec)| -> Vec<String> {
+                let full = |name: &String| match name.contains('/') {
+                    true => name.clone(),
+                    false => format!("{namespace}/{name}"),
+                };
+                rule.nodes.names.iter().map(full).collect()
+            };
+            let theirs = named(other);
+            return named(one).iter().any(|name| theirs.contains(name));
+        }
+        let groups = |(namespace, rule): (&str, &ContextRuleSpec)| -> Vec<usize> {
+            let nodes = &rule.nodes;
+            let mut found: Vec<usize> = nodes
+                .names
+                .iter()
+                .filter_map(|name| self.twin(namespace, name).flatten())
+                .collect();
+            found.extend(self.selected(namespace, &nodes.match_labels, &nodes.match_expressions));
+            if let Some(name) = &nodes.aggregate
+                && let Some(item) = self.find(Kind::TwinAggregate, namespace, name)
+                && let Some(Spec::TwinAggregate(spec)) = item.spec
+            {
+                found.extend(self.members(item.namespace, spec));
+            }
+            found
+        };
+        let theirs = groups(other);
+        groups(one).iter().any(|group| theirs.contains(group))
+    }
+
     fn names(&self, kind: Kind) -> impl Iterator<Item = &Item<'a>> {
         self.items.iter().filter(move |item| item.kind == kind)
     }
@@ -406,6 +445,46 @@ enum Found<'a> {
     Missing,
     Anything,
     Property(&'a PropertyModel),
+}
+
+/// How closely a rule names its nodes; see `cacc::rule::Target`.
+fn specificity(rule: &ContextRuleSpec) -> u8 {
+    match (rule.nodes.names.is_empty(), &rule.nodes.aggregate) {
+        (false, _) => 2,
+        (true, Some(_)) => 1,
+        (true, None) => 0,
+    }
+}
+
+/// A field that both rules set, and to different values.
+fn common_field(one: &ContextRuleSpec, other: &ContextRuleSpec) -> Option<String> {
+    let json = |value: Result<Value, _>| value.unwrap_or_default();
+    let transmission = |of: &Transmission| {
+        let mut of = of.clone();
+        if let Some(interval) = of.interval.take() {
+            (of.pmin, of.pmax) = (Some(interval), Some(interval));
+        }
+        json(serde_json::to_value(&of))
+    };
+    let differ = |mine: &Value, theirs: &Value, prefix: &str| {
+        let mine = mine.as_object()?;
+        let field = mine
+            .iter()
+            .find(|(field, value)| theirs.get(field.as_str()).is_some_and(|other| other != *value));
+        field.map(|(field, _)| format!("{prefix}{field}"))
+    };
+    let (mine, theirs) = (&one.then, &other.then);
+    differ(&transmission(&mine.transmission), &transmission(&theirs.transmission), "")
+        .or_else(|| {
+            mine.properties.iter().find_map(|(name, settings)| {
+                let other = theirs.properties.get(name)?;
+                differ(&transmission(settings), &transmission(other), &format!("{name}."))
+            })
+        })
+        .or_else(|| {
+            let mine = json(serde_json::to_value(&mine.set));
+            differ(&mine, &json(serde_json::to_value(&theirs.set)), "set.")
+        })
 }
 
 /// Checks one object.
@@ -1380,6 +1459,7 @@ impl<'a> Checker<'a, '_> {
             .help
             .push("say what changes: `then: {program: interval, interval: 200ms}`".to_owned());
         }
+        self.rule_conflicts(rule);
         self.transmission(&then.transmission, &["spec", "then"]);
         for (name, transmission) in &then.properties {
             let path = ["spec", "then", "properties", name];
@@ -1408,6 +1488,46 @@ impl<'a> Checker<'a, '_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Rules that set the same field for the same nodes, where only their names decide.
+    fn rule_conflicts(&mut self, rule: &'a ContextRuleSpec) {
+        let me = (self.item.namespace, self.item.name);
+        let index = self.index;
+        for other in index.names(Kind::ContextRule) {
+            let Some(Spec::ContextRule(theirs)) = other.spec else { continue };
+            // Of two that are both declared here, the second in the alphabet says so.
+            let mine = other.root.is_none() || (other.namespace, other.name) < me;
+            if (other.namespace, other.name) == me
+                || !mine
+                || theirs.priority != rule.priority
+                || specificity(theirs) != specificity(rule)
+                || !index.meet((self.item.namespace, rule), (other.namespace, theirs))
+            {
+                continue;
+            }
+            let Some(field) = common_field(rule, theirs) else { continue };
+            let message = format!(
+                "{} and {}{} both set `{field}` with priority {}, differently",
+                self.item.words(),
+                other.words(),
+                other.place(),
+                rule.priority
+            );
+            let path: &[&str] = match self.root.at(&["spec", "priority"]) {
+                Some(_) => &["spec", "priority"],
+                None => &["spec", "then"],
+            };
+            let region = match self.root.at(&["spec", "priority"]) {
+                Some(_) => self.root.region_at(path),
+                None => self.root.key_region_at(path),
+            };
+            let first = me.min((other.namespace, other.name)).1;
+            let diagnostic =
+                Diagnostic::warning(Code::RulesConflict, self.item.file, region, message)
+                    .help(format!("`{first}` wins, by its name; give one a greater `priority`"));
+            self.push(diagnostic, path);
         }
     }
 

@@ -192,6 +192,10 @@ codes! {
     UnitsDiffer = "ET0407", "An expression compares values of different units",
         "Both sides have a unit in their TwinModel, and the units differ. Comparing a \
          temperature with a humidity says nothing.";
+    RulesConflict = "ET0408", "Two rules ask different things with the same priority",
+        "Both may hold for the same nodes at the same time, and set the same field to different \
+         values. With the same priority and equally specific targets only their names decide, \
+         the first in the alphabet. Give one of them a greater `priority`.";
     BadPin = "ET0501", "A pin cannot be used so",
         "The board has no such pin, or it cannot do what the part needs: measure a voltage, be an \
          output, be dimmed; or the board needs it itself. Pins go by the name that is printed on \

@@ -9,6 +9,7 @@ use super::controllers::lookup_order;
 use crate::cacc::decide::{Actuator, Measured, NodeSpec};
 use crate::cacc::expr::{self, Scope, Service};
 use crate::cacc::rule::{Asked, Effect, Rule, Settings, Target, Threshold, Times};
+use crate::firmware::Firmware;
 use crate::manifest::DEFAULT_NAMESPACE;
 use crate::manifest::kinds::{
     ContextRuleSpec, Deadband, Duration, NodeProfileSpec, Transmission, TwinModelSpec, TwinSpec,
@@ -17,7 +18,8 @@ use crate::manifest::kinds::{
 use crate::node::wire::Program;
 use crate::twin::ThingId;
 
-/// Least time between messages that is asked of any node, ms: below it a board does nothing else.
+/// Least time between messages of a node whose firmware is not known, ms: below it a board does
+/// nothing else.
 const PMIN_LEAST_MS: u32 = 20;
 
 /// A rule's name among all.
@@ -125,6 +127,8 @@ pub(super) fn node(
     profile: Option<&NodeProfileSpec>,
     model: Option<&TwinModelSpec>,
 ) -> NodeSpec {
+    // The firmware that would be made of the profile knows how fast it can be.
+    let firmware = profile.and_then(|profile| Firmware::plan("", profile, model).ok());
     let own = twin.transmission.as_ref().map(settings).unwrap_or_default();
     let theirs = profile.and_then(|profile| profile.transmission.as_ref());
     let theirs = theirs.map(settings).unwrap_or_default();
@@ -181,7 +185,7 @@ pub(super) fn node(
             .into_iter()
             .flatten()
             .collect(),
-        pmin_least: PMIN_LEAST_MS,
+        pmin_least: firmware.map_or(PMIN_LEAST_MS, |firmware| firmware.period_min),
         pmax_most: 0,
         lease_s: profile
             .and_then(|profile| profile.lease)
@@ -201,4 +205,61 @@ pub(super) fn named(
     let found = order.iter().find(|(place, name)| exists(place, name));
     let (namespace, name) = found.or(order.first())?;
     ThingId::parse(&format!("{namespace}:{name}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::manifest::Kind;
+
+    fn spec<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_node_is_what_its_twin_says_and_then_what_its_profile_says() {
+        let profile: NodeProfileSpec = spec(json!({
+            "board": "esp32", "lease": "30s", "programs": ["interval", "on-change"],
+            "transmission": {"program": "interval", "interval": "1s"},
+            "sensors": [{"type": "lm35", "pin": "GPIO34", "property": "environment/temperature"}],
+            "actuators": [{"type": "relay", "pin": "GPIO5", "property": "cooling/fan", "safe": false}],
+        }));
+        let model: TwinModelSpec = spec(json!({"features": {
+            "environment": {"properties": {
+                "temperature": {"type": "number", "minimum": -40, "maximum": 85},
+                "light": {"type": "number"}}},
+            "cooling": {"properties": {"fan": {"type": "boolean", "readOnly": false}}}}}));
+        let twin: TwinSpec = spec(json!({
+            "transmission": {"pmax": "5s", "pmin": "2s"}, "desired": {"cooling": {"fan": true}}}));
+        let node = node(&twin, Some(&profile), Some(&model));
+        assert_eq!(node.default.all.program, Some(Program::Interval));
+        assert_eq!((node.default.all.pmin, node.default.all.pmax), (Some(2000), Some(5000)));
+        assert_eq!((node.lease_s, node.programs.len()), (30, 2));
+        assert!(node.pmin_least > 0);
+        // Of the model only what the board has a sensor for.
+        let measured: Vec<_> = node.properties.iter().map(|one| (&*one.name, one.range)).collect();
+        assert_eq!(measured, [("temperature", Some(125.0))]);
+        let fan = &node.actuators[&("cooling".to_owned(), "fan".to_owned())];
+        assert_eq!((&fan.desired, &fan.safe), (&Some(true.into()), &Some(false.into())));
+    }
+
+    #[test]
+    fn a_rule_reaches_what_its_namespace_reaches() {
+        let of: ContextRuleSpec = spec(json!({
+            "nodes": {"names": ["n"], "each": true}, "when": "verdict(\"s\").score > 1.0",
+            "for": "2s", "then": {"interval": "200ms", "set": {"cooling/fan": true}}}));
+        let key = |namespace| ObjectKey::new(Kind::ContextRule, namespace, "r");
+        let resolve = |name: &str| ThingId::parse(&format!("lab:{name}")).ok();
+        let services = ["s".to_owned()];
+        let made = rule(&key("lab"), &of, resolve, &services, &[]).unwrap();
+        assert_eq!((&*made.name, made.target.namespace.as_deref()), ("lab/r", Some("lab")));
+        assert_eq!((made.each, made.times.for_us), (true, 2_000_000));
+        assert_eq!(made.effect.asked.all.pmin, Some(200));
+        assert_eq!(made.effect.set.len(), 1);
+        let made = rule(&key("default"), &of, resolve, &services, &[]).unwrap();
+        assert_eq!((&*made.name, made.target.namespace), ("r", None));
+        assert!(rule(&key("lab"), &of, resolve, &[], &[]).unwrap_err().contains("Service `s`"));
+    }
 }

@@ -123,12 +123,21 @@ pub enum Stage {
 }
 
 /// The change of a twin that something follows from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// The trace of all that follows.
-    pub trace: String,
+    /// Of which twin.
+    pub thing: ThingId,
+    /// The revision that the change gave; of a verdict, that it is about.
+    pub revision: u64,
     /// When, microseconds since 1970.
     pub time_us: i64,
+}
+
+impl Source {
+    /// The trace of all that follows.
+    pub fn trace(&self) -> String {
+        command::trace_id(&self.thing, self.revision)
+    }
 }
 
 /// What happened to a twin.
@@ -161,6 +170,8 @@ enum Timer {
 struct Watched {
     rule: Arc<Rule>,
     facts: Vec<Fact>,
+    /// The property of the twin that each fact reads.
+    reads: Vec<Option<PropertyRef>>,
     when: Expression,
     until: Option<Expression>,
     /// Whether it reads something of the node or its link, which every message changes.
@@ -428,7 +439,7 @@ impl Controller {
         let Some(at) = self.index.get(id).copied() else { return };
         self.seen(at, now_us);
         self.hear(at, uplink, now_us);
-        let source = Source { trace: command::trace_id(id, 0), time_us: now_us };
+        let source = Source { thing: id.clone(), revision: 0, time_us: now_us };
         self.look(at, None, true, &source, now_us);
         self.dirty.insert(at);
     }
@@ -590,7 +601,7 @@ impl Controller {
             _ => None,
         });
         let revision = of.unwrap_or(observed.revision);
-        Source { trace: command::trace_id(observed.id, revision), time_us: observed.time_us }
+        Source { thing: observed.id.clone(), revision, time_us: observed.time_us }
     }
 
     fn arm(timers: &mut BinaryHeap<Reverse<(i64, Timer)>>, due: &mut i64, at: i64, timer: Timer) {

@@ -329,7 +329,8 @@ impl Controller {
     }
 
     fn changed_presence(&mut self, at: usize, now_us: i64) {
-        let source = Source { trace: command::trace_id(&self.subjects[at].id, 0), time_us: now_us };
+        let thing = self.subjects[at].id.clone();
+        let source = Source { thing, revision: 0, time_us: now_us };
         self.look_at_all(at, &source, now_us);
         self.show_reported(at);
         self.dirty.insert(at);
@@ -776,7 +777,7 @@ impl Controller {
         });
         node.unsaved |= !kept;
         if let Some((by, source)) = cause {
-            let trace = source.as_ref().map_or(node.cause.trace.clone(), |s| s.trace.clone());
+            let trace = source.as_ref().map_or_else(|| node.cause.trace.clone(), Source::trace);
             node.cause = Cause { by, trace };
             node.source = source;
             node.pull_us = None;
@@ -861,7 +862,8 @@ impl Controller {
             Winner::User => {
                 let twin = self.subjects[at].twin.as_deref();
                 twin.map(|twin| Source {
-                    trace: command::trace_id(&twin.id, twin.revision),
+                    thing: twin.id.clone(),
+                    revision: twin.revision,
                     time_us: twin.modified_us,
                 })
             }
@@ -1130,12 +1132,12 @@ impl Controller {
         });
         let source = source.flatten().or_else(|| {
             let twin = subject.twin.as_deref().filter(|_| by == "user")?;
-            let trace = command::trace_id(&twin.id, twin.revision);
-            Some(Source { trace, time_us: twin.modified_us })
+            let (thing, revision) = (twin.id.clone(), twin.revision);
+            Some(Source { thing, revision, time_us: twin.modified_us })
         });
         let Some(node) = &mut self.subjects[at].node else { return };
         if let Some(newest) = node.commands.back_mut() {
-            let trace = source.as_ref().map_or(String::new(), |source| source.trace.clone());
+            let trace = source.as_ref().map_or(String::new(), Source::trace);
             newest.cause = Cause { by: by.to_owned(), trace };
         }
         if let Some(source) = source {

@@ -38,6 +38,7 @@ impl Watched {
             reads_node: facts.iter().any(|fact| {
                 matches!(fact, Fact::Node(_) | Fact::Link(LinkField::Loss | LinkField::Rate))
             }),
+            reads: facts.iter().map(read_property).collect(),
             when,
             until,
             facts,
@@ -320,8 +321,8 @@ impl Controller {
             let watched = &self.rules[rule];
             let touched = event.is_some_and(|event| {
                 let subject = &self.subjects[at];
-                watched.facts.iter().any(|fact| match read_property(fact) {
-                    Some(of) => facts::written(event, subject, &of),
+                watched.facts.iter().zip(&watched.reads).any(|(fact, reads)| match reads {
+                    Some(of) => facts::written(event, subject, of),
                     None => {
                         matches!(fact, Fact::Label(_))
                             && matches!(
@@ -359,9 +360,7 @@ impl Controller {
         let Some(subject) = self.index.get(id).map(|at| &self.subjects[*at]) else { return };
         let reads = |watched: &Watched| {
             watched.rule.target.aggregate.as_ref() == Some(id)
-                && watched.facts.iter().any(|fact| {
-                    read_property(fact).is_some_and(|of| facts::written(event, subject, &of))
-                })
+                && watched.reads.iter().flatten().any(|of| facts::written(event, subject, of))
         };
         let rules: Vec<usize> =
             (0..self.rules.len()).filter(|rule| reads(&self.rules[*rule])).collect();
@@ -530,7 +529,7 @@ impl Controller {
                     Some(at) => watched.source(at),
                     None => watched.group_source.as_ref(),
                 };
-                let trace = trace.map(|source| format!(" (trace {})", source.trace));
+                let trace = trace.map(|source| format!(" (trace {})", source.trace()));
                 let trace = trace.unwrap_or_default();
                 ("RuleActive", format!("`{name}` takes hold for {whom}{trace}"))
             } else {
