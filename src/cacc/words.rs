@@ -46,6 +46,8 @@ pub enum Progress<'a> {
     Told,
     /// It was never heard of.
     Unheard,
+    /// It sends readings, and has never said how it talks.
+    Mute,
     /// It is away since then, microseconds since 1970.
     Away(i64),
     /// It refused, or did not answer: why.
@@ -77,6 +79,9 @@ pub fn sentence(about: &Situation<'_>) -> String {
         Progress::Told => format!("{node} is being told to send {desired}, {because}."),
         Progress::Unheard => {
             format!("{node} was not heard of yet; it is to send {desired}, {because}.")
+        }
+        Progress::Mute => {
+            format!("{node} has not said how it talks; it is to send {desired}, {because}.")
         }
         Progress::Away(away_us) => format!(
             "{node} is away since {}; when it comes back it is to send {desired}, {because}.",
@@ -182,6 +187,10 @@ mod tests {
         assert_eq!(
             say(Cause::Default, Progress::Unheard),
             "node-17 was not heard of yet; it is to send every 200 ms, which is its default: no rule holds."
+        );
+        assert_eq!(
+            say(Cause::Rule("r", None), Progress::Mute),
+            "node-17 has not said how it talks; it is to send every 200 ms, because `r` holds."
         );
         assert_eq!(
             say(Cause::User, Progress::Away(since_us)),

@@ -48,10 +48,24 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
             Format::Table | Format::Wide => {
                 let gap = if at > 0 { "\n" } else { "" };
                 output.text(&format!("{gap}{}", describe(item, &events, now_us())));
+                if let Some(sentence) = sentence(item, &client) {
+                    output.text(&format!("Node:        {sentence}\n"));
+                }
             }
         }
     }
     Ok(Outcome::Done)
+}
+
+/// How the node of a twin talks, and why; none if it has none.
+fn sentence(item: &Value, client: &Client) -> Option<String> {
+    if item["kind"] != "Twin" {
+        return None;
+    }
+    let (namespace, name) = (text(item, "/metadata/namespace"), text(item, "/metadata/name"));
+    // A twin without a node is no mistake.
+    let told = client.get(&format!("/explain/node/{namespace}/{name}")).ok()?;
+    Some(text(&told, "/sentence"))
 }
 
 fn describe(item: &Value, events: &[&Value], now_us: i64) -> String {

@@ -133,6 +133,9 @@ impl Controller {
             (Presence::Away(since_us), _) => Progress::Away(since_us),
             (Presence::Up, _) if node.is_satisfied() => Progress::There,
             (Presence::Up, Some((_, why))) => Progress::Refused(why),
+            (Presence::Up, None) if node.is_mute() && node.open_transmission().is_none() => {
+                Progress::Mute
+            }
             (Presence::Up, None) => Progress::Told,
         };
         Some(words::sentence(&Situation {
@@ -194,7 +197,9 @@ impl Controller {
             Truth::Unknown(_) => json!("unknown"),
         };
         let missing = match when {
-            Truth::Unknown(slot) => watched.facts.get(usize::from(slot)).map(facts::words),
+            Truth::Unknown(slot) => watched.facts.get(usize::from(slot)).map(|fact| {
+                facts::words(&facts::resolved(fact, &self.subjects[watched.members[place]]))
+            }),
             _ => None,
         };
         let mut value = json!({
@@ -220,6 +225,8 @@ impl Controller {
         let stride = watched.facts.len();
         let subject = &self.subjects[watched.members[place]];
         for (slot, fact) in watched.facts.iter().enumerate() {
+            // A name without its feature is shown with the one that has it.
+            let fact = &facts::resolved(fact, subject);
             let mut one = json!({ "fact": facts::words(fact) });
             match &watched.values[place * stride + slot] {
                 eval::Value::Unknown => {

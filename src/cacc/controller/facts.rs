@@ -8,7 +8,8 @@ use super::{Controller, LINK_WINDOW_MS, Presence, Subject, TRANSMISSION, Watched
 use crate::cacc::expr::eval;
 use crate::cacc::expr::{Fact, LinkField, NodeField, PropertyRef, VerdictField, Window};
 use crate::cacc::window::Series;
-use crate::twin::{Action, Event, Twin};
+use crate::node::STATISTICS;
+use crate::twin::{Action, Event, Feature, Twin};
 
 /// The property that stands for a verdict's time.
 const VERDICT_TIME: &str = "ofRevision";
@@ -28,8 +29,31 @@ fn property<'a>(twin: &'a Twin, of: &PropertyRef) -> Option<&'a Value> {
     if !of.feature.is_empty() {
         return twin.property_named(&of.feature, &of.name);
     }
-    let features = twin.features.iter().filter(|(id, _)| &***id != TRANSMISSION);
+    let features = twin.features.iter().filter(|(id, _)| !is_derived(id));
     features.filter_map(|(_, feature)| feature.properties.as_ref()?.get(&of.name)).next()
+}
+
+/// A fact with the feature that its name stands for in a twin.
+pub(super) fn resolved(fact: &Fact, subject: &Subject) -> Fact {
+    let mut fact = fact.clone();
+    if let Fact::Property(of) | Fact::Window(_, of, _) | Fact::Age(of) = &mut fact
+        && of.feature.is_empty()
+        && let Some(twin) = &subject.twin
+    {
+        let features = twin.features.iter().filter(|(id, _)| !is_derived(id));
+        let has = |(_, feature): &(&Arc<str>, &Arc<Feature>)| {
+            feature.properties.as_ref().is_some_and(|map| map.contains_key(&of.name))
+        };
+        if let Some((id, _)) = features.into_iter().find(has) {
+            of.feature = id.to_string();
+        }
+    }
+    fact
+}
+
+/// What the edge writes by itself, beside verdicts.
+fn is_derived(feature: &str) -> bool {
+    feature == TRANSMISSION || feature == STATISTICS
 }
 
 /// Whether an event writes a property.

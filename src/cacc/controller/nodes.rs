@@ -89,6 +89,11 @@ impl Node {
                 .is_some_and(|(asked, is)| *asked == decision.tx && same_way(is, reported))
     }
 
+    /// Whether it may be a plain client that sends readings and hears nothing.
+    pub(super) fn is_mute(&self) -> bool {
+        !self.speaks && self.reported.is_none()
+    }
+
     /// The transmission's command under way.
     pub(super) fn open_transmission(&self) -> Option<&Command> {
         self.commands.iter().rev().find(|one| {
@@ -1067,7 +1072,8 @@ impl Controller {
             }
             return;
         }
-        if given_up {
+        // A plain client need not be told what it does anyway.
+        if given_up || node.is_mute() && node.cause.by == "default" {
             return;
         }
         let op = next_op(node.reported.as_ref(), &decision.tx, trial_s(&decision.tx));

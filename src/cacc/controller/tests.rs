@@ -374,6 +374,19 @@ fn a_refusal_is_shown_and_not_repeated() {
 }
 
 #[test]
+fn a_plain_client_is_told_only_what_a_rule_or_a_person_asks() {
+    let mut world = World::new(vec![rule("r", "x > 1")], &["n"]);
+    world.read("n", 0, 1);
+    world.pass(5 * S);
+    assert_eq!(world.take("n"), [""; 0]);
+    let sentence = world.explain("n")["sentence"].clone();
+    assert!(sentence.as_str().unwrap().starts_with("n has not said how it talks"), "{sentence}");
+    world.read("n", 5, 2);
+    world.pass(2 * S);
+    assert!(world.one("n").contains("period=200"));
+}
+
+#[test]
 fn what_is_newer_supersedes() {
     let mut slow = rule("slow", "x > 5");
     slow.priority = 9;
