@@ -250,6 +250,8 @@ enum Presence {
 #[derive(Debug)]
 struct Node {
     spec: Arc<NodeSpec>,
+    /// A manifest says that the twin has it.
+    declared: bool,
     user: Asked,
     acts: BTreeMap<(String, String), Act>,
     decision: Option<Decision>,
@@ -513,9 +515,17 @@ impl Controller {
             (Some(spec), found) => {
                 let at = found.unwrap_or_else(|| self.add(id.clone()));
                 self.make_node(at, spec);
+                if let Some(node) = &mut self.subjects[at].node {
+                    node.declared = true;
+                }
                 self.dirty.insert(at);
             }
-            (None, Some(at)) => self.drop_node(at, now_us),
+            (None, Some(at)) => {
+                // What a person or the node itself said of it is not the manifest's to take back.
+                if self.subjects[at].node.as_ref().is_some_and(|node| node.declared) {
+                    self.drop_node(at, now_us);
+                }
+            }
             (None, None) => {}
         }
     }

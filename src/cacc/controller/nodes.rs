@@ -31,6 +31,7 @@ impl Node {
         Self {
             lease_s: if spec.lease_s > 0 { spec.lease_s } else { LEASE_DEFAULT_S },
             spec,
+            declared: false,
             user: Asked::default(),
             acts: BTreeMap::new(),
             decision: None,
