@@ -90,6 +90,8 @@ pub struct Message {
     pub desired: bool,
     /// What it says.
     pub text: String,
+    /// It is for an actuator, and goes before all that is not.
+    pub urgent: bool,
 }
 
 /// Something that a person would want to know.
@@ -485,7 +487,10 @@ impl Controller {
                 self.conclude(at, decided, now_us);
             }
         }
-        std::mem::take(&mut self.effects)
+        let mut effects = std::mem::take(&mut self.effects);
+        // A thousand nodes may be told how to talk; none of that holds an actuator up.
+        effects.messages.sort_by_key(|message| !message.urgent);
+        effects
     }
 
     /// Members of an aggregate that a rule names.
