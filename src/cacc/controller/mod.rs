@@ -90,6 +90,8 @@ pub struct Message {
     pub desired: bool,
     /// What it says.
     pub text: String,
+    /// It is for an actuator, and goes before all that is not.
+    pub urgent: bool,
 }
 
 /// Something that a person would want to know.
@@ -250,6 +252,8 @@ enum Presence {
 #[derive(Debug)]
 struct Node {
     spec: Arc<NodeSpec>,
+    /// A manifest says that the twin has it.
+    declared: bool,
     user: Asked,
     acts: BTreeMap<(String, String), Act>,
     decision: Option<Decision>,
@@ -483,7 +487,10 @@ impl Controller {
                 self.conclude(at, decided, now_us);
             }
         }
-        std::mem::take(&mut self.effects)
+        let mut effects = std::mem::take(&mut self.effects);
+        // A thousand nodes may be told how to talk; none of that holds an actuator up.
+        effects.messages.sort_by_key(|message| !message.urgent);
+        effects
     }
 
     /// Members of an aggregate that a rule names.
@@ -513,9 +520,17 @@ impl Controller {
             (Some(spec), found) => {
                 let at = found.unwrap_or_else(|| self.add(id.clone()));
                 self.make_node(at, spec);
+                if let Some(node) = &mut self.subjects[at].node {
+                    node.declared = true;
+                }
                 self.dirty.insert(at);
             }
-            (None, Some(at)) => self.drop_node(at, now_us),
+            (None, Some(at)) => {
+                // What a person or the node itself said of it is not the manifest's to take back.
+                if self.subjects[at].node.as_ref().is_some_and(|node| node.declared) {
+                    self.drop_node(at, now_us);
+                }
+            }
             (None, None) => {}
         }
     }

@@ -31,6 +31,7 @@ impl Node {
         Self {
             lease_s: if spec.lease_s > 0 { spec.lease_s } else { LEASE_DEFAULT_S },
             spec,
+            declared: false,
             user: Asked::default(),
             acts: BTreeMap::new(),
             decision: None,
@@ -278,7 +279,12 @@ impl Controller {
         let id = subject.id.clone();
         self.effects.documents.push((node_key(id.as_str()), None));
         // Nothing is desired of it any more: an empty message takes the retained one away.
-        self.effects.messages.push(Message { thing: id, desired: true, text: String::new() });
+        self.effects.messages.push(Message {
+            thing: id,
+            desired: true,
+            text: String::new(),
+            urgent: false,
+        });
     }
 
     // ---- what nodes and people say --------------------------------------------------------
@@ -923,7 +929,7 @@ impl Controller {
         let text = serde_json::to_string(&desired).unwrap_or_default();
         let thing = subject.id.clone();
         self.effects.messages.retain(|one| !one.desired || one.thing != thing);
-        self.effects.messages.push(Message { thing, desired: true, text });
+        self.effects.messages.push(Message { thing, desired: true, text, urgent: false });
     }
 
     /// Properties to ask a node for once.
@@ -1046,7 +1052,8 @@ impl Controller {
                 let text = format!("{} {}", command.id, command.op);
                 command.sent(now_us);
                 node.heartbeat_us = now_us + heartbeat_us(node.lease_s);
-                let message = Message { thing: subject.id.clone(), desired: false, text };
+                let urgent = matches!(command.purpose, Purpose::Act(..));
+                let message = Message { thing: subject.id.clone(), desired: false, text, urgent };
                 self.effects.messages.push(message);
             }
         }
@@ -1164,7 +1171,8 @@ impl Controller {
         let mut say = |node: &mut Node, op: Op| {
             let text = format!("{} {op}", node.next_id(now_us));
             node.heartbeat_us = now_us + heartbeat_us(node.lease_s);
-            let message = Message { thing: subject.id.clone(), desired: false, text };
+            let thing = subject.id.clone();
+            let message = Message { thing, desired: false, text, urgent: false };
             self.effects.messages.push(message);
         };
         match node.decision.as_ref().and_then(|decision| decision.schedule) {
@@ -1210,7 +1218,8 @@ impl Controller {
             Ok(text) => {
                 command.sent(now_us);
                 node.heartbeat_us = now_us + heartbeat_us(node.lease_s);
-                let message = Message { thing: subject.id.clone(), desired: false, text };
+                let urgent = matches!(command.purpose, Purpose::Act(..));
+                let message = Message { thing: subject.id.clone(), desired: false, text, urgent };
                 self.effects.messages.push(message);
                 node.remember(command);
             }

@@ -536,9 +536,9 @@ fn an_actuator_has_its_own_lane_and_comes_back_to_safe() {
     world.state("n", 1, 1000, 0);
     world.read("n", 5, 1);
     let both = world.take("n");
-    assert!(both[0].contains("prog ") && both[1].ends_with("act fan true"), "{both:?}");
+    assert!(both[0].ends_with("act fan true") && both[1].contains("prog "), "{both:?}");
     // The transmission is not answered; the actuator is.
-    world.obey("n", &both[1]);
+    world.obey("n", &both[0]);
     let twin = world.twins[&id("n")].clone();
     assert_eq!(twin.property_named("cooling", "fan"), Some(&true.into()));
     let states = world.controller.commands();
@@ -600,6 +600,42 @@ fn any_of_the_nodes_moves_all_of_them() {
     assert_eq!(names, ["a", "b", "c"]);
     motion(&mut world, "c", false);
     assert_eq!(world.explain("a")["desired"]["pmin"], 1000);
+}
+
+#[test]
+fn a_value_of_an_aggregate_moves_its_members() {
+    let mut warm = Rule { each: false, ..rule("warm", "x > 1") };
+    warm.times = Times::default();
+    warm.target = Target { aggregate: Some(id("room")), ..Target::default() };
+    let mut world = World::new(vec![warm], &["a", "b", "c"]);
+    world.controller.set_aggregate(&id("room"), [id("a"), id("b")].into(), world.now_us);
+    let values = |x: i64| json!({"features": {"environment": {"properties": {"x": x}}}});
+    world.change("room", TwinChange::Modify(Path::Thing, values(0)), Origin::Runtime);
+    for name in ["a", "b", "c"] {
+        world.state(name, 1, 1000, 0);
+        // The aggregate's value counts, not the member's.
+        world.read(name, 9, 1);
+    }
+    assert_eq!(world.sent, []);
+    world.change("room", TwinChange::Merge(Path::Thing, values(5)), Origin::Runtime);
+    let names: Vec<String> = world.sent.drain(..).map(|(name, _)| name).collect();
+    assert_eq!(names, ["a", "b"]);
+    world.controller.set_aggregate(&id("room"), [id("c")].into(), world.now_us);
+    world.settle();
+    assert_eq!(world.explain("a")["desired"]["pmin"], 1000);
+    assert_eq!(world.explain("c")["desired"]["pmin"], 200);
+}
+
+#[test]
+fn a_node_that_no_manifest_knows_is_as_it_says_and_stays() {
+    let mut world = World::new(Vec::new(), &[]);
+    world.change("n", TwinChange::Modify(Path::Thing, json!({})), Origin::Client);
+    world.state("n", 1, 3000, 0);
+    assert_eq!(world.feature("n")["properties"]["pmin"], 3000);
+    world.controller.set_node(&id("n"), None, world.now_us);
+    world.settle();
+    assert_eq!(world.explain("n")["desired"]["pmin"], 3000);
+    assert_eq!(world.take("n"), [""; 0]);
 }
 
 #[test]
@@ -744,6 +780,23 @@ proptest! {
             prop_assert!(one["desired"]["pmin"].as_u64().unwrap() >= 100);
         }
         prop_assert_eq!(one.sent.len(), other.sent.len());
+    }
+
+    /// I5: a value that crosses its limit back and forth faster than `for` moves nothing.
+    #[test]
+    fn a_value_that_swings_faster_than_for_moves_nothing(
+        waits in prop::collection::vec(1_i64..2_000_000, 1..80),
+    ) {
+        let mut world = World::new(vec![rule("r", "x > 5")], &["n"]);
+        world.state("n", 1, 1000, 0);
+        for (at, wait) in waits.iter().enumerate() {
+            world.read("n", if at % 2 == 0 { 9 } else { 1 }, at as u64 + 1);
+            world.pass(*wait);
+        }
+        world.read("n", 0, 1000);
+        world.pass(60 * S);
+        prop_assert_eq!(world.take("n"), [""; 0]);
+        prop_assert_eq!(&world.explain("n")["generation"], 1);
     }
 
     /// I8: settling again, or being told the time again, says and changes nothing.
