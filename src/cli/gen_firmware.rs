@@ -32,7 +32,7 @@ pub(super) struct Args {
     #[arg(short, long = "file", value_name = "PATH", default_value = "manifests")]
     files: Vec<String>,
     /// The directory that gets a folder with each sketch
-    #[arg(long = "out", value_name = "DIR")]
+    #[arg(short = 'o', long = "out", value_name = "DIR")]
     out: PathBuf,
     /// Overwrite edited files too
     #[arg(long)]
@@ -40,6 +40,16 @@ pub(super) struct Args {
     /// Add the board that is a process: `host/`, to run the sketch on this machine
     #[arg(long)]
     host: bool,
+    // Takes the global option's place, because here `-o` is what is made: as with compilers.
+    /// How to print what was made; with json, errors are JSON too
+    #[arg(
+        id = "output",
+        long = "output",
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = Format::Table
+    )]
+    _output: Format,
 }
 
 /// Names and digests of the files that were written, to notice edits.

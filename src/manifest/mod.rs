@@ -490,7 +490,9 @@ pub fn not_acted_on(object: &Object) -> Vec<String> {
         Spec::Rollout(_) => whole("no rollout acts on it yet"),
         Spec::CloudSink(_) => whole("nothing leaves the site, so nothing acts on it yet"),
         Spec::Policy(_) => whole("rights are not enforced yet"),
-        Spec::Scenario(_) => whole("the simulator does not read it yet"),
+        Spec::Scenario(_) => whole(
+            "`simulate --live` acts on its nodes, seed and duration; channels, faults and traces come later",
+        ),
         Spec::Twin(twin) => twin_not_acted_on(twin),
         Spec::TwinSet(set) => twin_not_acted_on(&set.template.spec),
         Spec::TwinAggregate(aggregate) => {

@@ -55,7 +55,7 @@ fn an_edited_file_is_left_alone() {
     let home = tempfile::tempdir().unwrap();
     let out = home.path().to_str().unwrap();
     let make = |more: &[&str]| {
-        let fixed = ["gen-firmware", "uno-mini", "-f", "manifests/serial", "--out", out];
+        let fixed = ["gen-firmware", "uno-mini", "-f", "manifests/serial", "-o", out];
         edgetwin(&[&fixed, more].concat())
     };
     assert_eq!(make(&[]).code, 0);
