@@ -7,8 +7,10 @@
 //! Not here: how a room behaves (`edgeai::generate`), scenarios in virtual time (later).
 
 pub mod node;
+pub mod process;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use crate::edgeai::generate::{CHANNELS, Generator};
 use crate::firmware::Firmware;
 use crate::http::stopped;
+use crate::manifest::kinds::Transport;
 use crate::manifest::{Object, Spec};
 use crate::node::external::Broker;
 use crate::node::wire::{Desired, Uplink};
@@ -50,6 +53,23 @@ pub struct Node {
     pub channels: Vec<usize>,
     /// What it obeys.
     pub firmware: Arc<Firmware>,
+    /// The firmware that is made of its profile, if it can run as a process here.
+    pub image: Option<Arc<Firmware>>,
+}
+
+/// What firmware is built with, and where it is kept.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    /// The C++ compiler.
+    pub compiler: PathBuf,
+    /// The directory of built programs.
+    pub folder: PathBuf,
+}
+
+/// How many of the nodes run their firmware as processes, where there is a [`Workshop`].
+pub fn as_processes(nodes: &[Node]) -> usize {
+    let able = nodes.iter().filter(|node| node.image.is_some()).count();
+    if able <= process::PROCESSES_MAX { able } else { 0 }
 }
 
 /// The nodes of the twins that name a profile, by thing ID.
@@ -95,17 +115,51 @@ pub fn nodes(objects: &[Object]) -> Vec<Node> {
             continue;
         }
         let own = twin.transmission.as_ref();
+        let image = profile.and_then(|spec| Firmware::plan(&name, spec, Some(model)).ok());
+        let image = image.filter(|image| {
+            image.board.link == Transport::Mqtt
+                && image.sensors.iter().all(|s| CHANNELS.contains(&s.path.property.as_str()))
+        });
         let firmware = Arc::new(Firmware::simulated(&name, profile, model, &sensors, own));
-        found.insert(thing.clone(), Node { thing, channels, firmware });
+        found.insert(thing.clone(), Node { thing, channels, firmware, image: image.map(Arc::new) });
     }
     found.into_values().take(NODES_MAX).collect()
 }
 
-/// Runs `nodes` against the broker until `stop` turns true.
-pub async fn run(nodes: Vec<Node>, broker: Broker, seed: u64, stop: watch::Receiver<bool>) {
+/// Runs `nodes` against the broker until `stop` turns true. With a workshop, and if they are not too
+/// many, nodes run their own firmware as processes; what cannot be built is simulated here.
+pub async fn run(
+    nodes: Vec<Node>,
+    broker: Broker,
+    seed: u64,
+    workshop: Option<Workshop>,
+    stop: watch::Receiver<bool>,
+) {
+    let workshop = workshop.filter(|_| as_processes(&nodes) > 0);
+    let mut programs: BTreeMap<String, Option<PathBuf>> = BTreeMap::new();
+    if let Some(Workshop { compiler, folder }) = &workshop {
+        for image in nodes.iter().filter_map(|node| node.image.as_ref()) {
+            if programs.contains_key(&image.profile) {
+                continue;
+            }
+            let built = process::build(image, folder, compiler).await;
+            if let Err(error) = &built {
+                let profile = &image.profile;
+                tracing::warn!(%error, profile, "the firmware was not built; it is simulated");
+            }
+            programs.insert(image.profile.clone(), built.ok());
+        }
+    }
     let mut running = tokio::task::JoinSet::new();
     for (number, node) in nodes.into_iter().enumerate() {
-        running.spawn(run_node(node, number as u32, broker.clone(), seed, stop.clone()));
+        let (number, broker, stop) = (number as u32, broker.clone(), stop.clone());
+        let image = node.image.clone();
+        match image.and_then(|image| Some((programs.get(&image.profile)?.clone()?, image))) {
+            Some((program, image)) => running.spawn(async move {
+                process::run(node, &image, number, program, broker, seed, stop).await;
+            }),
+            None => running.spawn(run_node(node, number, broker, seed, stop)),
+        };
     }
     while running.join_next().await.is_some() {}
 }

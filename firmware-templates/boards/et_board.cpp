@@ -43,6 +43,10 @@ class Board : public Link {
 
   et::value_t read(uint8_t property, uint32_t now) override {
     (void)now;
+#ifdef ET_HOST
+    et::value_t given;
+    if (et_host_value(property, given)) return given;
+#endif
     switch (property) { ET_READS }
     return et::NONE;
   }

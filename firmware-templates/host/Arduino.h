@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#define ET_HOST 1
 #define HIGH 1
 #define LOW 0
 #define INPUT 0
@@ -29,6 +30,9 @@ void enableLoopWDT();
 enum esp_reset_reason_t { ESP_RST_POWERON, ESP_RST_EXT, ESP_RST_SW, ESP_RST_INT_WDT, ESP_RST_TASK_WDT, ESP_RST_WDT,
                           ESP_RST_BROWNOUT };
 esp_reset_reason_t esp_reset_reason();
+
+// A property's value that was given in place of what its sensor would measure.
+bool et_host_value(uint8_t property, int32_t &value);
 
 struct EspClass {
   void restart();

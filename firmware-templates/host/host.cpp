@@ -1,7 +1,9 @@
 // The board that is a process. Its inputs are lines on standard input, taken as they come:
 //   analog PIN MILLIVOLTS     swing PIN MILLIVOLTS (from one reading to the next)
 //   digital PIN 0|1           dht PIN TEMPERATURE HUMIDITY (tenths; `dht PIN off`: no answer)
+//   value PROPERTY UNITS (by number and in fixed point, in place of its sensor)
 //   network SSID up|down      hang        quit
+// With ET_QUIT_AT_END the process ends with its input, and waits for the first of it.
 // and what it does with its outputs it says on standard output: `digital PIN LEVEL`, `duty PIN DUTY`.
 #include <errno.h>
 #include <fcntl.h>
@@ -34,6 +36,8 @@ const int ADC_MILLIVOLTS = 3300, ADC_MAX = 4095;
 int millivolts[PINS], swings[PINS], levels[PINS];
 bool upward[PINS];
 char **arguments;
+bool value_given[16];
+int32_t value_is[16];
 
 struct Dht {
   bool there, asked;
@@ -109,6 +113,13 @@ void obey(char *line) {
     setenv("ET_CAUSE", "wdt", 1);
     execv("/proc/self/exe", arguments);
   }
+  if (sscanf(line, "value %d %d", &pin, &a) == 2) {
+    if (pin >= 0 && pin < 16) {
+      value_given[pin] = true;
+      value_is[pin] = a;
+    }
+    return;
+  }
   const int found = sscanf(line, "%15s %d %39s %d", word, &pin, text, &b);
   if (found < 3 || !pin_is_good(pin)) return;
   a = atoi(text);
@@ -131,6 +142,7 @@ void take_input() {
     char bytes[256];
     const ssize_t got = read(0, bytes, sizeof bytes);
     if (got <= 0) {
+      if (getenv("ET_QUIT_AT_END")) _exit(0);
       open = false;  // its inputs stay as they are
       return;
     }
@@ -152,6 +164,12 @@ const char *et_host_setting(const char *name, const char *otherwise);
 const char *et_host_setting(const char *name, const char *otherwise) {
   const char *found = getenv(name);
   return found ? found : otherwise;
+}
+
+bool et_host_value(uint8_t property, int32_t &value) {
+  if (property >= 16 || !value_given[property]) return false;
+  value = value_is[property];
+  return true;
 }
 
 unsigned long millis() { return static_cast<unsigned long>(static_cast<uint32_t>((clock_us() - started_us) / 1000)); }
@@ -317,6 +335,11 @@ uint8_t WiFiClient::connected() {
 
 int main(int, char **argv) {
   arguments = argv;
+  if (getenv("ET_QUIT_AT_END")) {
+    pollfd first = {0, POLLIN, 0};
+    poll(&first, 1, 1000);
+    take_input();
+  }
   setup();
   for (;;) {
     take_input();

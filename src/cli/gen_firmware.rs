@@ -74,13 +74,10 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
     let mut prepared = Vec::new();
     for firmware in &planned {
         let folder = args.out.join(render::sketch_name(&firmware.profile));
-        let mut files = render::files(firmware);
-        if args.host {
-            files.extend(render::HOST.iter().map(|(name, text)| File {
-                name: format!("host/{name}"),
-                text: (*text).to_owned(),
-            }));
-        }
+        let files = match args.host {
+            true => render::host_files(firmware),
+            false => render::files(firmware),
+        };
         if !args.force {
             untouched(&folder, &files)?;
         }

@@ -51,7 +51,8 @@ pub(super) struct Args {
     /// Address of the Eureka API
     #[arg(long, env = "EDGETWIN_EUREKA", value_name = "ADDR", default_value = "127.0.0.1:8761")]
     eureka: String,
-    /// Add a simulated node for every twin that names a profile
+    /// Add a simulated node for every twin that names a profile: its firmware as a process where there
+    /// is a C++ compiler (CXX, c++, g++; none with an empty CXX), else one in this process
     #[arg(long)]
     simulate: bool,
     /// A node on a serial line, and its twin; may be repeated
@@ -111,6 +112,7 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
     let mut interrupt = signals(SignalKind::interrupt())?;
     let mut terminate = signals(SignalKind::terminate())?;
     let external = config.broker.clone();
+    let built = config.state.join("firmware");
     let runtime = Runtime::start(config).await.map_err(|error| explain(&error))?;
     let (stop, stopped) = watch::channel(false);
     let addresses = runtime.addresses;
@@ -155,7 +157,13 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
         } else {
             output.note(&format!("nodes   {} simulated, over MQTT", nodes.len()));
         }
-        let running = simulate::run(nodes, mqtt, args.seed, stop.subscribe());
+        let workshop = simulate::process::compiler()
+            .map(|compiler| simulate::Workshop { compiler, folder: built });
+        let processes = workshop.as_ref().map_or(0, |_| simulate::as_processes(&nodes));
+        if processes > 0 {
+            output.note(&format!("        {processes} run their firmware, each as a process"));
+        }
+        let running = simulate::run(nodes, mqtt, args.seed, workshop, stop.subscribe());
         (Some(tokio::spawn(running)), Some(lines))
     } else {
         (None, None)

@@ -131,7 +131,7 @@ async fn drive(
         None => ProgressBar::new_spinner(),
     };
     bar.set_message(duration.map_or_else(String::new, |d| format!("{} s", d.as_secs())));
-    let mut running = tokio::spawn(simulate::run(nodes, broker, seed, stopped));
+    let mut running = tokio::spawn(simulate::run(nodes, broker, seed, None, stopped));
     let mut over = std::pin::pin!(async {
         match duration {
             Some(duration) => tokio::time::sleep(duration).await,

@@ -52,6 +52,14 @@ pub struct File {
     pub text: String,
 }
 
+/// The files of the sketch as a process: those of its board, and the board that is a process.
+pub fn host_files(firmware: &Firmware) -> Vec<File> {
+    let host = HOST
+        .iter()
+        .map(|(name, text)| File { name: format!("host/{name}"), text: (*text).to_owned() });
+    files(firmware).into_iter().chain(host).collect()
+}
+
 /// The name of a sketch's folder and of its `.ino`.
 pub fn sketch_name(profile: &str) -> String {
     profile.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect()

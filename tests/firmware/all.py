@@ -624,6 +624,27 @@ def test_loop():
     esp.stop()
 
 
+def test_simulate():
+    """Simulated nodes are the firmware where there is a compiler, and obey without one as well."""
+    for compiler, build in (("", "simulated"), ("g++", None)):
+        home = pathlib.Path(tempfile.mkdtemp(prefix="edgetwin-firmware-"))
+        extra = ["-f", str(QUICKSTART), "--simulate"]
+        server = Server(home / "state", toolchain.BIN, extra, under=["env", f"CXX={compiler}"])
+        server.start()
+        watcher = Watcher(server.address("mqtt")[1], "lab/north-1")
+        try:
+            _, state = watcher.wait("state", lambda body: body["up"] == 1, timeout=30)
+            assert (state["build"] == "simulated") == (build == "simulated"), state
+            watcher.wait("data", lambda body: body["temperature"] > 0 and body["light"] >= 0)
+            assert watcher.command("7 info")["tx"]["program"] == "interval"
+            assert watcher.command("8 get light")["st"] == "ok"
+            watcher.wait("data", lambda body: body["program"] == "on-request")
+            no_gap(watcher.all("data"))
+        finally:
+            watcher.stop()
+            server.stop()
+
+
 def main():
     word = sys.argv[sys.argv.index("-k") + 1] if "-k" in sys.argv else ""
     tests = [(name, test) for name, test in globals().items() if name.startswith("test_") and word in name]
