@@ -267,6 +267,8 @@ struct Node {
     reported: Option<Tx>,
     /// The version of the desired transmission that it applied by itself.
     version: u32,
+    /// The version that is retained for it; 0: none.
+    said: u32,
     /// It settled on something else than asked, and said `ok`: what was asked, what it reports.
     settled: Option<(Arc<Tx>, Tx)>,
     /// The generation for which nothing more is tried, and why.
@@ -314,6 +316,7 @@ struct Record {
     acts: Vec<(String, String, Act)>,
     last_id: u32,
     version: u32,
+    said: u32,
     settled: Option<(Arc<Tx>, Tx)>,
     given_up: Option<(u32, String)>,
     commands: Vec<Command>,

@@ -42,6 +42,7 @@ impl Node {
             boot: None,
             reported: None,
             version: 0,
+            said: 0,
             settled: None,
             given_up: None,
             grace_us: 0,
@@ -64,6 +65,7 @@ impl Node {
         self.user = record.user;
         self.acts = record.acts.into_iter().map(|(f, p, act)| ((f, p), act)).collect();
         self.version = record.version;
+        self.said = record.said;
         self.settled = record.settled;
         self.given_up = record.given_up;
         self.commands = record.commands.into();
@@ -308,8 +310,8 @@ impl Controller {
         node.given_up = None;
         node.acts.values_mut().for_each(|act| act.given_up = None);
         // It may just be applying what is retained for it.
-        let newer = node.decision.as_ref().is_some_and(|d| d.generation > node.version);
-        node.grace_us = if back && newer { now_us + GRACE_US } else { 0 };
+        let finds = node.said > node.version;
+        node.grace_us = if back && finds { now_us + GRACE_US } else { 0 };
         node.heartbeat_us = now_us + heartbeat_us(node.lease_s);
         for command in node.commands.iter_mut().filter(|one| one.state.is_open()) {
             // Said again at once, under the same id.
@@ -515,9 +517,9 @@ impl Controller {
         let Some(node) = &mut self.subjects[at].node else { return };
         node.given_up = None;
         node.acts.values_mut().for_each(|act| act.given_up = None);
-        let newer = node.decision.as_ref().is_some_and(|d| d.generation > node.version);
+        let finds = node.said > node.version;
         let open = node.open_transmission().is_some();
-        node.grace_us = if newer && !open && !node.is_satisfied() { now_us + GRACE_US } else { 0 };
+        node.grace_us = if finds && !open && !node.is_satisfied() { now_us + GRACE_US } else { 0 };
         for command in node.commands.iter_mut().filter(|one| one.state.is_open()) {
             command.next_us = now_us;
         }
@@ -667,9 +669,6 @@ impl Controller {
         }
         node.commands[place].end(State::Applied, "", now_us);
         self.note_end(at, place);
-        if done {
-            self.say_desired(at);
-        }
     }
 
     /// A transmission that was taken, or that is so by other means, is over.
@@ -812,7 +811,6 @@ impl Controller {
                 merge: false,
             });
         }
-        let away = node.presence != Presence::Up;
         node.decision = Some(decided);
         for (key, act) in acts {
             let before = node.acts.get(&key).and_then(|act| act.wanted.as_ref());
@@ -833,7 +831,7 @@ impl Controller {
                 node.acts.insert(key, act);
             }
         }
-        if changed && away {
+        if changed {
             self.say_desired(at);
         }
         self.pump(at, now_us);
@@ -916,17 +914,25 @@ impl Controller {
         keys.into_iter().map(decide).collect()
     }
 
-    /// Says what is desired of a node where it finds that when it comes.
+    /// Says what is desired of a node where it finds that when it comes; of one that is there, or
+    /// that talks so already, what was said before is taken away, so that it never finds what is
+    /// out of date.
     pub(super) fn say_desired(&mut self, at: usize) {
-        let subject = &self.subjects[at];
-        let Some(decision) = subject.node.as_ref().and_then(|node| node.decision.as_ref()) else {
-            return;
+        let subject = &mut self.subjects[at];
+        let Some(node) = &mut subject.node else { return };
+        let Some(decision) = &node.decision else { return };
+        let needed = node.presence != Presence::Up && !node.is_satisfied();
+        let op = next_op(None, &decision.tx, None).filter(|_| needed);
+        let cmd = op.and_then(|op| wire::Command::new(0, op).encode().ok());
+        let version = decision.generation;
+        let text = match cmd {
+            // Plain data: it always has a JSON form.
+            Some(cmd) => serde_json::to_string(&Desired { version, cmd }).unwrap_or_default(),
+            None if node.said == 0 => return,
+            None => String::new(),
         };
-        let Some(op) = next_op(None, &decision.tx, None) else { return };
-        let Ok(cmd) = wire::Command::new(0, op).encode() else { return };
-        let desired = Desired { version: decision.generation, cmd };
-        // Plain data: it always has a JSON form.
-        let text = serde_json::to_string(&desired).unwrap_or_default();
+        node.said = if text.is_empty() { 0 } else { version };
+        node.unsaved = true;
         let thing = subject.id.clone();
         self.effects.messages.retain(|one| !one.desired || one.thing != thing);
         self.effects.messages.push(Message { thing, desired: true, text, urgent: false });
@@ -1299,6 +1305,7 @@ impl Controller {
                 .collect(),
             last_id: node.last_id,
             version: node.version,
+            said: node.said,
             settled: node.settled.clone(),
             given_up: node.given_up.clone(),
             commands: node.commands.iter().cloned().collect(),

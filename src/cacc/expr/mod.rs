@@ -2,7 +2,7 @@
 //!
 //! The `cel` crate parses; names, types and units are checked here against the properties,
 //! services and channels in [`Scope`], and every fault carries the byte offset in the
-//! expression, so that a manifest can show its line and column. [`check`] also returns the
+//! expression, so that a manifest can show its line and column. [`check()`] also returns the
 //! typed tree ([`Term`]), which is all that an evaluator needs: durations are milliseconds,
 //! names are resolved, windows are explicit, and [`Checked::facts`] lists what it reads.
 //!
