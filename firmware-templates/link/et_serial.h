@@ -37,7 +37,10 @@ class SerialLink : public Port {
         if (len_ == 0 && c != '!') skip_ = true;  // not for this node
         if (len_ == sizeof line_ - 1) skip_ = true;
         if (!skip_) line_[len_++] = c;
-        if (skip_ && len_ == 0) len_ = 1;
+        if (skip_ && len_ == 0) {
+          line_[0] = 0;  // what stood there is of an earlier line
+          len_ = 1;
+        }
         continue;
       }
       const uint8_t len = len_;

@@ -206,8 +206,8 @@ codes! {
         "The part needs more time between two readings than `period` gives it.";
     DoesNotFit = "ET0504", "Firmware does not fit",
         "Flash, RAM, the ring of readings, the length of a message or the capacity of a serial line \
-         is exceeded. The sums are estimates on the safe side, measured with the compilers of the \
-         boards.";
+         is exceeded. The sums are estimates on the safe side: the Uno's are measured with its \
+         compiler, the ESP32's are rough.";
     NotGenerated = "ET0505", "Firmware for this cannot be made yet",
         "`gen-firmware` knows the boards Uno and ESP32, the sensors lm35, ntc, ldr, grove-light, \
          grove-loudness, analog, digital, dht11 and dht22, the actuators relay, led and pwm, and \
