@@ -32,7 +32,7 @@ def generate(out, *paths, profile=None, host=False, arguments=()):
     """Makes the sketches of a manifest; their folders."""
     files = [word for path in paths for word in ("-f", path)]
     command = [BIN, "gen-firmware", *([profile] if profile else []), *files, "--out", out,
-               *(["--host"] if host else []), *arguments, "-o", "name"]
+               *(["--host"] if host else []), *arguments, "--output", "name"]
     return [pathlib.Path(line) for line in run(*command).split()]
 
 
