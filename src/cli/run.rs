@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ArgMatches;
 use serde_json::Value;
@@ -14,10 +15,10 @@ use super::manifests;
 use super::output::Output;
 use super::{Outcome, config};
 use crate::cacc::controller::TRANSMISSION;
-use crate::manifest;
+use crate::manifest::{self, Kind};
 use crate::node::external::Broker;
 use crate::node::serial::{self, Port};
-use crate::reconcile::{ApplyOptions, ApplyReport, Reconciler};
+use crate::reconcile::{ApplyOptions, ApplyReport, ObjectKey, Reconciler};
 use crate::runtime::{Config, DRAIN_TIMEOUT, Runtime, StartError};
 use crate::simulate;
 use crate::twin::Twin;
@@ -98,7 +99,7 @@ pub(super) fn run(
         .build()
         .map_err(|error| CliError::new(ErrorKind::Failed, "no threads").because(&error))?;
     let ended = runtime.block_on(serve(config, args, output));
-    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+    runtime.shutdown_timeout(Duration::from_millis(100));
     ended
 }
 
@@ -150,7 +151,8 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
     let (simulated, mut verdicts) = if args.simulate {
         let (verdicts, lines) = mpsc::channel(VERDICTS_MAX);
         writer.add_sink(Arc::new(Verdicts(verdicts)));
-        let mut nodes = simulate::nodes(&reconciler.declared());
+        let declared = reconciler.declared();
+        let mut nodes = simulate::nodes(&declared);
         nodes.retain(|node| !ports.iter().any(|port| port.thing == node.thing));
         if nodes.is_empty() {
             output.note("note    no twin names a node profile, so no node is simulated");
@@ -163,8 +165,18 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
         if processes > 0 {
             output.note(&format!("        {processes} run their firmware, each as a process"));
         }
-        let running = simulate::run(nodes, mqtt, args.seed, workshop, stop.subscribe());
-        (Some(tokio::spawn(running)), Some(lines))
+        let twins: Vec<ObjectKey> = declared
+            .iter()
+            .filter(|object| matches!(object.kind, Kind::Twin | Kind::TwinSet))
+            .map(ObjectKey::of)
+            .collect();
+        let (stopped, seed) = (stop.subscribe(), args.seed);
+        let simulating = async move {
+            // A node that speaks before its twin has its model is refused.
+            reconciler.wait_ready(&twins, TWINS_TIMEOUT).await;
+            simulate::run(nodes, mqtt, seed, workshop, stopped).await;
+        };
+        (Some(tokio::spawn(simulating)), Some(lines))
     } else {
         (None, None)
     };
@@ -190,6 +202,8 @@ async fn serve(config: Config, args: &Args, output: &mut Output) -> Result<Outco
     }
 }
 
+/// Simulated nodes start after so long even if a twin is not as declared.
+const TWINS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lines that wait for a slow terminal; further verdicts are not shown.
 const VERDICTS_MAX: usize = 256;
 

@@ -51,6 +51,13 @@ impl Node {
         self.client.publish(topic, QoS::AtLeastOnce, false, payload).unwrap();
     }
 
+    /// Sends a numbered reading of `lab:n-<n>`.
+    pub(crate) fn send_numbered(&self, n: u32, x: u32, boot: u32, seq: u32) {
+        let payload = json!({"seq": seq, "boot": boot, "environment": {"x": x}}).to_string();
+        let topic = format!("et/v1/lab/n-{n}/data");
+        self.client.publish(topic, QoS::AtLeastOnce, false, payload).unwrap();
+    }
+
     /// Waits for a PUBACK.
     pub(crate) fn acknowledged(&self) {
         self.acknowledged.recv_timeout(PATIENCE).unwrap();

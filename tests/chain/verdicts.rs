@@ -94,3 +94,23 @@ fn services_that_fire_each_other_end_and_are_reported() {
     assert_eq!(told.len(), 1, "{events:#}");
     assert_eq!(told[0]["object"], "Twin/lab/loop");
 }
+
+#[test]
+fn a_node_whose_boot_counter_went_back_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = Runtime::start(directory.path());
+    let mut objects = judge_inside(&model(directory.path()));
+    objects.push(twins(1));
+    runtime.apply(directory.path(), &objects);
+    let node = Node::connect(runtime.mqtt, "node");
+    for (x, boot, seq) in [(1, 7, 0), (2, 1, 0), (3, 7, 1)] {
+        node.send_numbered(1, x, boot, seq);
+        node.acknowledged();
+    }
+    assert_eq!(runtime.thing("lab:n-1")["features"]["environment"]["properties"], json!({"x": 3}));
+    let (_, events) = runtime.request("GET", "/edgetwin/v1/events", None);
+    let told = events["items"].as_array().unwrap().iter();
+    let told: Vec<_> = told.filter(|event| event["reason"] == "OldBoot").collect();
+    assert_eq!((told.len(), &told[0]["object"]), (1, &json!("Twin/lab/n-1")), "{events:#}");
+    assert_eq!(told[0]["count"], 1);
+}

@@ -43,7 +43,8 @@ use super::broker::{Broker, ClientId, Message, Subscription};
 use super::frame::{Framer, Violation};
 use super::{Directory, Leaf, Topic, Uplinks};
 use crate::telemetry::{Severity, Telemetry, now_us};
-use crate::twin::{Change, Refusal};
+use crate::twin::sequence::Stamp;
+use crate::twin::{Change, Refusal, ThingId};
 use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
 
 use publish::{Incoming, hear, node_name, refused};
@@ -799,9 +800,10 @@ pub(super) fn take_reading(
         Ok(reading) => reading,
         Err(error) => return refused(context, &error, topic.thing.as_str(), from),
     };
+    let (thing, stamp) = (topic.thing.clone(), reading.stamp);
     let request = Request {
         id: topic.thing,
-        change: Change::Reading { values: reading.values, stamp: reading.stamp },
+        change: Change::Reading { values: reading.values, stamp },
         only_if: Precondition::Always,
         origin: Origin::Node,
         depth: 0,
@@ -814,6 +816,7 @@ pub(super) fn take_reading(
         }
         Err(Rejected::Refused(Refusal::Duplicate)) => {
             telemetry.readings_duplicate.inc();
+            tell_of_old_boot(context, &thing, stamp);
             Taken::Duplicate
         }
         Err(Rejected::Refused(refusal)) => {
@@ -836,6 +839,21 @@ pub(super) fn take_reading(
             telemetry.event(now_us(), Severity::Warning, "NotStored", "Store", text);
             Taken::NotStored(DisconnectReasonCode::QuotaExceeded)
         }
+    }
+}
+
+/// A node whose boot counter went back is not heard any more, and must not be so in silence.
+fn tell_of_old_boot(context: &Context, thing: &ThingId, stamp: Option<Stamp>) {
+    let known = context.writer.newest(thing.as_str()).and_then(|twin| twin.sequence.last());
+    if let (Some(boot), Some(newest)) = (stamp.and_then(|s| s.boot), known.and_then(|s| s.boot))
+        && boot < newest
+    {
+        let object = format!("Twin/{}/{}", thing.namespace(), thing.name());
+        let text = format!(
+            "readings of boot {boot} count as repeats, since boot {newest} was heard; a node whose \
+             counter began anew has to go on above it, or its twin has to be made anew"
+        );
+        context.telemetry.event(now_us(), Severity::Warning, "OldBoot", object, text);
     }
 }
 
