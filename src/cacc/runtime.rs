@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::Instant;
 
 use super::controller::{self, Controller, Effects, Note, Observed, Stage, TRANSMISSION};
 use super::decide::NodeSpec;
@@ -31,6 +32,8 @@ use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Wr
 const INBOX_MAX: usize = 65_536;
 /// Lines that wait for whoever shows them; one who is slower misses some.
 const LINES_MAX: usize = 256;
+/// Time after which decisions that could not be stored are stored again, as on a full disk.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Inputs that are taken in one go, so that what follows from the first is not kept waiting.
 const ROUND_MAX: usize = 4096;
 
@@ -192,9 +195,16 @@ impl Control {
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         // What was stored is taken up before anything is decided.
         lock(&self.inbox).overrun = true;
+        let mut again = None;
         loop {
+            if again.is_some_and(|at| at <= Instant::now()) {
+                lock(&self.controller).not_stored();
+                again = None;
+            }
             let effects = self.round();
-            self.carry_out(effects).await;
+            if !self.carry_out(effects).await {
+                again = Some(Instant::now() + STORE_RETRY);
+            }
             if !lock(&self.inbox).waiting.is_empty() {
                 tokio::task::yield_now().await;
                 if *stop.borrow() {
@@ -213,10 +223,17 @@ impl Control {
                     None => std::future::pending().await,
                 }
             };
+            let store = async {
+                match again {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = self.wake.notified() => {}
                 () = sleep => {}
+                () = store => {}
             }
         }
     }
@@ -300,8 +317,8 @@ impl Control {
         }
     }
 
-    /// Makes durable what must be, and then says what is to be said.
-    async fn carry_out(&self, effects: Effects) {
+    /// Makes durable what must be, and then says what is to be said; whether it could be stored.
+    async fn carry_out(&self, effects: Effects) -> bool {
         let Effects { documents, changes, notes, messages, timings } = effects;
         let mut batch = None;
         if !documents.is_empty() {
@@ -309,7 +326,7 @@ impl Control {
                 documents.into_iter().map(|(key, text)| (key, text.map(Arc::from))).collect();
             match self.writer.put_documents(documents, now_us()) {
                 Ok(staged) => batch = Some(staged),
-                // Nothing is said that could be forgotten; it is decided again at the next look.
+                // Nothing is said that could be forgotten.
                 Err(rejected) => return self.not_stored(&rejected),
             }
         }
@@ -328,7 +345,7 @@ impl Control {
             let mut durable = self.writer.durable();
             let reached = durable.wait_for(|now| now.batch >= batch || now.failed.is_some()).await;
             if !reached.is_ok_and(|now| now.batch >= batch) {
-                return;
+                return false;
             }
         }
         for message in messages {
@@ -357,6 +374,7 @@ impl Control {
             }
             self.telemetry.event(now_us(), severity, reason, object, message);
         }
+        true
     }
 
     fn submit(&self, change: controller::Change) -> Result<Option<u64>, Rejected> {
@@ -379,7 +397,7 @@ impl Control {
         }
     }
 
-    fn not_stored(&self, rejected: &Rejected) {
+    fn not_stored(&self, rejected: &Rejected) -> bool {
         let why = match rejected {
             Rejected::Refused(refusal) => refusal.message(),
             Rejected::NotStored(error) => error.to_string(),
@@ -391,6 +409,7 @@ impl Control {
             "Controller",
             format!("decisions could not be stored, so nothing was said to nodes: {why}"),
         );
+        false
     }
 }
 

@@ -121,10 +121,14 @@ class Watcher:
     def __init__(self, port, thing):
         self.port, self.prefix = port, f"et/v1/{thing}/"
         self.messages, self.changed = [], threading.Condition()
+        # What is retained comes when the subscription is there: nothing after it is missed.
+        toolchain.run("mosquitto_pub", "-p", port, "-q", "1", "-r", "-t", "watching", "-m", "yes")
         self.process = subprocess.Popen(
-            ["stdbuf", "-oL", "mosquitto_sub", "-p", str(port), "-q", "1", "-v", "-t", self.prefix + "+"],
+            ["stdbuf", "-oL", "mosquitto_sub", "-p", str(port), "-q", "1", "-v", "-t", self.prefix + "+",
+             "-t", "watching"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         threading.Thread(target=self._read, daemon=True).start()
+        self.wait("watching")
 
     def _read(self):
         for line in self.process.stdout:
@@ -193,7 +197,7 @@ def test_sizes():
     table_path = HERE / "sizes.json"
     table = json.loads(table_path.read_text()) if table_path.exists() else {}
     found = {}
-    command = [toolchain.BIN, "gen-firmware", "-f", EXAMPLES, "--out", toolchain.WORK, "-o", "json"]
+    command = [toolchain.BIN, "gen-firmware", "-f", EXAMPLES, "--out", toolchain.WORK, "--output", "json"]
     for sketch in json.loads(toolchain.run(*command))["items"]:
         flash, ram = toolchain.sizes(toolchain.build_uno(pathlib.Path(sketch["folder"])))
         found[sketch["profile"]] = {"flash": flash, "ram": ram}

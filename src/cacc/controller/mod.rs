@@ -496,6 +496,15 @@ impl Controller {
         effects
     }
 
+    /// What was to be stored was not: all of it is to be stored at the next settling. Commands that
+    /// were not said are said again as any that is not answered.
+    pub fn not_stored(&mut self) {
+        self.dirty.extend(0..self.subjects.len());
+        for node in self.subjects.iter_mut().filter_map(|subject| subject.node.as_mut()) {
+            node.unsaved = true;
+        }
+    }
+
     /// Members of an aggregate that a rule names.
     pub fn set_aggregate(&mut self, id: &ThingId, members: BTreeSet<ThingId>, now_us: i64) {
         let now_us = self.now(now_us);

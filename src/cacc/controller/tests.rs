@@ -759,6 +759,37 @@ fn play(steps: &[Step], rules: Vec<Rule>, names: &[&str]) -> World {
     world
 }
 
+/// A full disk: what could not be stored is not said, and is stored and said when there is space.
+#[test]
+fn what_could_not_be_stored_is_stored_and_said_later() {
+    let mut world = World::new(vec![rule("look-closer", ANOMALOUS)], &["n"]);
+    world.state("n", 1, 1000, 0);
+    world.read("n", 5, 1);
+    world.verdict("n", "anomalous");
+    world.now_us += 2 * S;
+    world.controller.tick(world.now_us);
+    // There is no space for what follows from the rule: all of it is lost.
+    let lost = world.controller.settle(world.now_us);
+    assert!(!lost.documents.is_empty() && !lost.changes.is_empty() && !lost.messages.is_empty());
+    world.settle();
+    assert_eq!(world.feature("n")["desiredProperties"]["pmin"], 1000);
+
+    world.controller.not_stored();
+    world.settle();
+    assert_eq!(world.feature("n")["desiredProperties"]["pmin"], 200);
+    for (key, _) in lost.documents {
+        assert!(world.documents.contains_key(&key), "{key} is not stored");
+    }
+    // As one that nobody answered, the command is said again.
+    assert_eq!(world.take("n"), [""; 0]);
+    world.pass(2 * S);
+    let body = world.one("n");
+    let said = lost.messages.iter().find(|message| !message.desired).unwrap();
+    assert_eq!(body, said.text);
+    world.obey("n", &body);
+    assert_eq!(world.states(), ["Applied"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
