@@ -16,7 +16,7 @@ case forest, in-process, one of a `bench pipeline` on the same machine and disk,
 after. `echo_us` is the median round trip between two of Python's sockets without a runtime in
 between, for which `floor_us.loopback` is the benchmark's; where it is larger, the difference is the
 interpreter's and not the runtime's. With `--spin` the script does not sleep while it waits, which
-leaves out most of that.
+leaves out most of that. `--rate 1000` is for the case rate: both clients then start from rest.
 """
 
 import argparse
@@ -122,12 +122,24 @@ def echo(count):
     return statistics.median(times) / 1e3
 
 
+def await_moment(moment_ns):
+    """Sleeps until shortly before, since a sleep may be late, and then looks at the clock."""
+    left = moment_ns - time.perf_counter_ns() - 200_000
+    if left > 0:
+        time.sleep(left / 1e9)
+    while time.perf_counter_ns() < moment_ns:
+        pass
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     arguments.add_argument("--mqtt", required=True, metavar="HOST:PORT")
     arguments.add_argument("--node", required=True, metavar="NAMESPACE/NAME")
     arguments.add_argument("--service", required=True, metavar="NAME")
     arguments.add_argument("--count", type=int, default=3000)
+    arguments.add_argument("--rate", type=float, metavar="N",
+                           help="readings a second, each measured from when it was due; "
+                           "default: one after the other")
     arguments.add_argument("--spin", action="store_true",
                            help="do not sleep while waiting: waking this interpreter is not measured")
     arguments = arguments.parse_args()
@@ -137,6 +149,7 @@ def main():
     node = Client((host, int(port)), "clock-node", arguments.spin)
     topic = f"et/v1/{arguments.node}/data"
     times, last_revision = [], 0
+    begun = time.perf_counter_ns() + 1_000_000
     for number in range(arguments.count + 200):
         values = {
             "temperature": 20 + number % 50 / 10,
@@ -145,7 +158,11 @@ def main():
             "light": 300 + number % 200,
         }
         message = node.reading(topic, json.dumps({"environment": values}).encode())
-        started = time.perf_counter_ns()
+        if arguments.rate:
+            started = begun + int(number * 1e9 / arguments.rate)
+            await_moment(started)
+        else:
+            started = time.perf_counter_ns()
         node.socket.sendall(message)
         kind, flags, body = watcher.receive()
         took = time.perf_counter_ns() - started
