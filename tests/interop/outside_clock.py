@@ -1,31 +1,42 @@
 #!/usr/bin/env python3
 """An outside clock for `edgetwin bench pipeline`: the median from a reading sent over MQTT to its
-verdict received over MQTT, one reading in flight, with nothing but Python's standard library.
+verdict received over MQTT, with a client of its own on plain sockets.
 
-    edgetwin run --state /tmp/clock --mqtt 127.0.0.1:18830 -f manifests/quickstart -f clock.yaml
-    tests/interop/outside_clock.py --mqtt 127.0.0.1:18830 --node clock/node --service data-anomaly
+    tests/interop/outside_clock.py --turns 5
 
-with a twin of its own in clock.yaml, which as in the benchmark is a member of no aggregate:
+starts a runtime that judges as the benchmark's does (a twin in no aggregate, no context rules, which
+would be looked at while the verdict is under way), lets this clock and `bench pipeline` (case
+forest, in process, one) measure in turns, so that what the machine does meanwhile falls on both, and
+prints the medians of both. Fails if they are more than 15 % apart. `--rate 1000` is for the case
+rate. For a runtime that is there already:
 
-    kind: Twin
-    metadata: {name: node, namespace: clock}
-    spec: {model: env-node, services: [data-anomaly]}
+    tests/interop/outside_clock.py --mqtt HOST:PORT --node NAMESPACE/NAME --service NAME
 
-prints `{"p50_us": …, "p90_us": …, "p99_us": …, "count": …, "echo_us": …}`. Compare `p50_us` with the
-case forest, in-process, one of a `bench pipeline` on the same machine and disk, just before or
-after. `echo_us` is the median round trip between two of Python's sockets without a runtime in
-between, for which `floor_us.loopback` is the benchmark's; where it is larger, the difference is the
-interpreter's and not the runtime's. With `--spin` the script does not sleep while it waits, which
-leaves out most of that. `--rate 1000` is for the case rate: both clients then start from rest.
+`echo_us` is the median round trip between two of Python's sockets without a runtime in between,
+for which `floor_us.loopback` is the benchmark's. With `--spin` the script does not sleep while it
+waits, so that waking the interpreter is not measured.
 """
 
 import argparse
 import json
 import socket
 import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from edgetwin import ROOT, Server, binary  # noqa: E402
+
+NODE, SERVICE = "clock/node", "data-anomaly"
+TWIN = """kind: Twin
+metadata: {name: node, namespace: clock}
+spec: {model: env-node, services: [data-anomaly]}
+"""
+APART_MAX = 0.15
 
 
 class Client:
@@ -131,26 +142,16 @@ def await_moment(moment_ns):
         pass
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    arguments.add_argument("--mqtt", required=True, metavar="HOST:PORT")
-    arguments.add_argument("--node", required=True, metavar="NAMESPACE/NAME")
-    arguments.add_argument("--service", required=True, metavar="NAME")
-    arguments.add_argument("--count", type=int, default=3000)
-    arguments.add_argument("--rate", type=float, metavar="N",
-                           help="readings a second, each measured from when it was due; "
-                           "default: one after the other")
-    arguments.add_argument("--spin", action="store_true",
-                           help="do not sleep while waiting: waking this interpreter is not measured")
-    arguments = arguments.parse_args()
-    host, port = arguments.mqtt.rsplit(":", 1)
-    watcher = Client((host, int(port)), "clock-watcher", arguments.spin)
-    watcher.subscribe(f"et/v1/{arguments.node}/verdict/{arguments.service}")
-    node = Client((host, int(port)), "clock-node", arguments.spin)
-    topic = f"et/v1/{arguments.node}/data"
+def measure(mqtt, node_name, service, count, rate, spin):
+    """The clock's figures, microseconds."""
+    host, port = mqtt.rsplit(":", 1)
+    watcher = Client((host, int(port)), "clock-watcher", spin)
+    watcher.subscribe(f"et/v1/{node_name}/verdict/{service}")
+    node = Client((host, int(port)), "clock-node", spin)
+    topic = f"et/v1/{node_name}/data"
     times, last_revision = [], 0
     begun = time.perf_counter_ns() + 1_000_000
-    for number in range(arguments.count + 200):
+    for number in range(count + 200):
         values = {
             "temperature": 20 + number % 50 / 10,
             "humidity": 40 + number % 70 / 10,
@@ -158,8 +159,8 @@ def main():
             "light": 300 + number % 200,
         }
         message = node.reading(topic, json.dumps({"environment": values}).encode())
-        if arguments.rate:
-            started = begun + int(number * 1e9 / arguments.rate)
+        if rate:
+            started = begun + int(number * 1e9 / rate)
             await_moment(started)
         else:
             started = time.perf_counter_ns()
@@ -178,8 +179,60 @@ def main():
         if number >= 200:
             times.append(took)
     times.sort()
-    at = {f"p{q}_us": round(times[len(times) * q // 100] / 1e3, 1) for q in (50, 90, 99)}
-    print(json.dumps({**at, "count": len(times), "echo_us": round(echo(2000), 1)}))
+    return {f"p{q}_us": round(times[len(times) * q // 100] / 1e3, 1) for q in (50, 90, 99)}
+
+
+def in_turns(turns, count, rate, spin):
+    """Both clocks, one after the other; whether they agree."""
+    load = ["--load", "rate", "--rate", str(rate)] if rate else ["--load", "one"]
+    seconds = count / rate if rate else 1
+    with tempfile.TemporaryDirectory(prefix="edgetwin-clock-", dir=".") as directory:
+        manifest = Path(directory) / "clock.yaml"
+        manifest.write_text(TWIN)
+        files = [ROOT / "manifests/quickstart" / name for name in ("models.yaml", "services.yaml")]
+        extra = [word for file in [*files, manifest] for word in ("-f", str(file))]
+        bench = [str(binary()), "bench", "pipeline", "--classifier", "forest", "--placement",
+                 "in-process", *load, "--seconds", str(seconds), "--state-dir", directory, "--json"]
+        clock, inside = [], []
+        server = Server(Path(directory) / "state", extra=extra).start(60)
+        try:
+            subprocess.run([str(binary()), "wait", f"twin/{NODE}", f"service/{SERVICE}", "--server",
+                            server.url("http")], check=True, capture_output=True)
+            for _ in range(turns):
+                mqtt = "%s:%s" % server.address("mqtt")
+                clock.append(measure(mqtt, NODE, SERVICE, count, rate, spin)["p50_us"])
+                report = json.loads(subprocess.run(bench, check=True, capture_output=True).stdout)
+                inside.append(report["cases"][0]["latency_us"]["p50"])
+        finally:
+            server.kill()
+    outside_us, inside_us = statistics.median(clock), statistics.median(inside)
+    apart = outside_us / inside_us - 1
+    print(json.dumps({"outside_us": clock, "inside_us": inside, "outside_median_us": outside_us,
+                      "inside_median_us": inside_us, "apart": f"{apart:+.1%}"}))
+    return abs(apart) <= APART_MAX
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    arguments.add_argument("--turns", type=int, metavar="N",
+                           help="start a runtime, and measure N times in turns with the benchmark")
+    arguments.add_argument("--mqtt", metavar="HOST:PORT")
+    arguments.add_argument("--node", metavar="NAMESPACE/NAME", default=NODE)
+    arguments.add_argument("--service", metavar="NAME", default=SERVICE)
+    arguments.add_argument("--count", type=int, default=3000)
+    arguments.add_argument("--rate", type=float, metavar="N",
+                           help="readings a second, each measured from when it was due; "
+                           "default: one after the other")
+    arguments.add_argument("--spin", action="store_true",
+                           help="do not sleep while waiting: waking this interpreter is not measured")
+    arguments = arguments.parse_args()
+    how = (arguments.count, arguments.rate, arguments.spin)
+    if arguments.turns:
+        sys.exit(0 if in_turns(arguments.turns, *how) else 1)
+    if not arguments.mqtt:
+        sys.exit("--turns N, or --mqtt HOST:PORT of a runtime that is there")
+    figures = measure(arguments.mqtt, arguments.node, arguments.service, *how)
+    print(json.dumps({**figures, "count": arguments.count, "echo_us": round(echo(2000), 1)}))
 
 
 if __name__ == "__main__":
