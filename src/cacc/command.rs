@@ -92,6 +92,7 @@ impl Cause {
     pub fn words(winner: &Winner) -> String {
         match winner {
             Winner::User => "user".to_owned(),
+            Winner::Hold => "hold".to_owned(),
             Winner::Default => "default".to_owned(),
             Winner::Rule(name) => name.clone(),
         }

@@ -1,21 +1,25 @@
 //! The decision: how each node should talk, of what is asked for it. Pure.
 //!
-//! [`decide_node`] goes through the layers that ask something of a node: what a person wrote into
-//! `desiredProperties` (cause `user`), the rules in force, the node's default. Each field of each
-//! property is taken from the first layer that sets it; rules stand in order of priority, then of
-//! the more specific target, then of their names. Then come the profile's bounds, and last
-//! *hysteresis*: what lowers the load acts at once, what raises it waits until [`HOLD_UP_US`]
-//! after the node's last change, except that a rule which just took hold raises once without
-//! waiting, and a person always.
+//! [`decide_node`] goes in this order:
+//! 1. *Safety* ([`safety`](super::safety)) says whether rules are heard at all.
+//! 2. *Rules*: the layers that ask something of a node are what a person wrote into
+//!    `desiredProperties` (cause `user`), the rules in force, and the node's default. Each field of
+//!    each property is taken from the first layer that sets it; rules stand in order of priority,
+//!    then of the more specific target, then of their names. They also give the node's [`Share`].
+//! 3. *Programs*: the first that the node has, and the profile's bounds.
+//! 4. *Hysteresis*: what lowers the load acts at once, what raises it waits until [`HOLD_UP_US`]
+//!    after the node's last change, except that a rule which just took hold, or is heard again,
+//!    raises once without waiting, and a person always.
 //!
 //! Not here: the link budget. It goes between programs and hysteresis, and lowers what the layers
-//! ask for; [`Decision::target`] is what it will start from.
+//! ask for by their shares; [`Decision::target`] is what it will start from.
 //!
 //! Always true, and tested:
 //! 1. the order of rules and nodes changes nothing (I4);
 //! 2. a decision on its own output changes nothing (I8);
 //! 3. whatever is asked, the profile's bounds hold (I9);
-//! 4. without rules every node comes back to its default (I12).
+//! 4. without rules every node comes back to its default (I12);
+//! 5. a node in quarantine has no weight (of I10).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,7 +27,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::rule::{Asked, Effect, Settings, Threshold};
+use super::rule::{Asked, Class, Effect, Settings, Threshold};
+use super::safety::{Safety, Standing};
 use crate::node::wire::{Decimal, Pairs, Program, Tx};
 
 /// Time from a node's last change to a raise that no rule has just asked for, microseconds: long
@@ -49,6 +54,8 @@ pub struct NodeSpec {
     pub pmax_most: u32,
     /// How long it goes without a word before it falls back, s.
     pub lease_s: u32,
+    /// Its battery is low below this, percent; `None`: it has none.
+    pub battery_low: Option<u8>,
     /// What it measures, in the order of feature and name.
     pub properties: Vec<Measured>,
     /// What it can do, by feature and name.
@@ -110,9 +117,69 @@ pub struct Decision {
     /// A person's word is in it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub steered: bool,
+    /// Why it is fixed, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<Safety>,
+    /// What it gets of a budget.
+    #[serde(default, skip_serializing_if = "Share::is_usual")]
+    pub share: Share,
     /// What is asked for, where it waits: a raise that comes at this time.
     #[serde(skip)]
     pub target: Option<(Arc<Tx>, i64)>,
+}
+
+/// What a node gets of a link budget, against others.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Against others of the class.
+    pub weight: f64,
+    /// Which traffic gives way first.
+    pub class: Class,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { weight: 1.0, class: Class::Normal }
+    }
+}
+
+impl Share {
+    /// Whether no rule says anything of it.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// By the rules in force, the strongest first.
+    fn of(safety: Option<Safety>, active: &[Layer<'_>], mut reasons: Option<&mut Reasons>) -> Self {
+        let mut note = |field: &str, layer: &Layer<'_>| {
+            if let Some(reasons) = &mut reasons {
+                reasons.winners.insert(field.to_owned(), Winner::Rule(layer.name.to_string()));
+            }
+        };
+        let quarantine = active.iter().find(|layer| layer.effect.quarantine.is_some());
+        if let Some(layer) = quarantine {
+            note("quarantine", layer);
+        }
+        let mut share = Self::default();
+        if safety == Some(Safety::Quarantined) {
+            share.weight = 0.0;
+            return share;
+        }
+        if let Some((layer, weight)) =
+            active.iter().find_map(|layer| Some((layer, layer.effect.weight?)))
+        {
+            // What a manifest may not say does no harm either.
+            share.weight = if weight.is_finite() { weight.max(0.0) } else { 1.0 };
+            note("weight", layer);
+        }
+        if let Some((layer, class)) =
+            active.iter().find_map(|layer| Some((layer, layer.effect.class?)))
+        {
+            share.class = class;
+            note("class", layer);
+        }
+        share
+    }
 }
 
 /// Whose word a field is.
@@ -122,6 +189,8 @@ pub enum Winner {
     User,
     /// A rule's.
     Rule(String),
+    /// Nobody's: the node is held as it was.
+    Hold,
     /// The twin's or the profile's.
     Default,
 }
@@ -129,7 +198,7 @@ pub enum Winner {
 /// Something that was asked for and is not so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// `NotInProfile`, `Clamped` or `HoldUp`.
+    /// `NotInProfile`, `Clamped`, `HoldUp`, or what [`Safety::reason`] gives.
     pub reason: &'static str,
     /// Who asked.
     pub by: Winner,
@@ -144,6 +213,11 @@ pub struct Reasons {
     pub winners: BTreeMap<String, Winner>,
     /// What is not as asked.
     pub refusals: Vec<Refusal>,
+}
+
+/// Whether what is won is no field of the transmission.
+pub fn is_share(field: &str) -> bool {
+    matches!(field, "weight" | "class" | "quarantine")
 }
 
 /// Puts rules in the order in which they are heard.
@@ -164,37 +238,53 @@ pub struct Input<'a> {
     pub user: &'a Asked,
     /// The rules in force, in any order.
     pub active: Vec<Layer<'a>>,
+    /// What safety needs to know.
+    pub standing: Standing,
     /// The last decision; `None` for a node that is new.
     pub previous: Option<&'a Decision>,
+}
+
+/// What is asked for, before hysteresis.
+#[derive(Debug, Clone)]
+struct Target {
+    tx: Arc<Tx>,
+    schedule: Option<u32>,
+    safety: Option<Safety>,
+    share: Share,
 }
 
 /// Decides for many nodes; `None` for those whose last decision stands as it is. The same as
 /// [`decide_node`] for each, but like nodes with the same rules in force share the work.
 pub fn decide(inputs: &mut [Input<'_>], now_us: i64) -> Vec<Option<Decision>> {
     // Addresses stand for what they point to, which outlives this call.
-    type Same = (usize, Vec<usize>);
-    let mut targets: HashMap<Same, (Arc<Tx>, Option<u32>)> = HashMap::new();
-    let mut same: Same = (0, Vec::new());
+    type Same = (usize, bool, Vec<usize>);
+    let mut targets: HashMap<Same, Target> = HashMap::new();
+    let mut same: Same = (0, false, Vec::new());
     let mut decided = Vec::with_capacity(inputs.len());
     for input in inputs {
         order(&mut input.active);
-        let target = if input.user.is_empty() {
+        let target = if input.user.is_empty() && !input.standing.held {
             same.0 = Arc::as_ptr(input.spec) as usize;
-            same.1.clear();
-            same.1
+            same.1 = input.standing.low;
+            same.2.clear();
+            same.2
                 .extend(input.active.iter().map(|layer| std::ptr::from_ref(layer.effect) as usize));
             match targets.get(&same) {
-                Some(target) => target.clone(),
+                Some(target) => {
+                    let target: Target = target.clone();
+                    if let Some(safety) = target.safety {
+                        input.active.retain(|layer| safety.hears(layer));
+                    }
+                    target
+                }
                 None => {
-                    let (tx, schedule) = target(input.spec, input.user, &input.active, None);
-                    let target = (Arc::new(tx), schedule);
+                    let target = aim(input, None);
                     targets.insert(same.clone(), target.clone());
                     target
                 }
             }
         } else {
-            let (tx, schedule) = target(input.spec, input.user, &input.active, None);
-            (Arc::new(tx), schedule)
+            aim(input, None)
         };
         decided.push(match input.previous {
             Some(previous) if stands(input, previous, &target, now_us) => None,
@@ -205,20 +295,17 @@ pub fn decide(inputs: &mut [Input<'_>], now_us: i64) -> Vec<Option<Decision>> {
 }
 
 /// Whether a decision is what would be decided now, to the last field.
-fn stands(
-    input: &Input<'_>,
-    previous: &Decision,
-    (tx, schedule): &(Arc<Tx>, Option<u32>),
-    now_us: i64,
-) -> bool {
+fn stands(input: &Input<'_>, previous: &Decision, target: &Target, now_us: i64) -> bool {
     let raised = previous.raised.len() == input.active.len()
         && previous
             .raised
             .iter()
             .zip(&input.active)
             .all(|((name, since_us), layer)| *since_us == layer.since_us && name == layer.name);
-    (Arc::ptr_eq(tx, &previous.tx) || *tx == previous.tx)
-        && *schedule == previous.schedule
+    (Arc::ptr_eq(&target.tx, &previous.tx) || target.tx == previous.tx)
+        && target.schedule == previous.schedule
+        && target.safety == previous.safety
+        && target.share == previous.share
         && raised
         && previous.target.is_none()
         && input.user.is_empty()
@@ -228,40 +315,103 @@ fn stands(
 
 /// Decides for one node.
 ///
-/// * `user`: what a person asks, or nothing.
-/// * `active`: the rules in force, in any order.
-/// * `previous`: the last decision; `None` for a node that is new.
 /// * `now_us`: microseconds since 1970.
-pub fn decide_node(
-    spec: &NodeSpec,
-    user: &Asked,
-    active: &[Layer<'_>],
-    previous: Option<&Decision>,
-    now_us: i64,
-    mut reasons: Option<&mut Reasons>,
-) -> Decision {
-    let mut active = active.to_vec();
-    order(&mut active);
-    let (tx, schedule) = target(spec, user, &active, reasons.as_deref_mut());
-    let spec = Arc::new(spec.clone());
-    let input = Input { spec: &spec, user, active, previous };
-    conclude(&input, (Arc::new(tx), schedule), now_us, reasons)
+/// * `reasons`: where to say why.
+pub fn decide_node(input: &Input<'_>, now_us: i64, mut reasons: Option<&mut Reasons>) -> Decision {
+    let mut input = Input { active: input.active.clone(), ..*input };
+    order(&mut input.active);
+    let target = aim(&mut input, reasons.as_deref_mut());
+    conclude(&input, target, now_us, reasons)
 }
 
-/// The decision, of what is asked for; the rules in force are in order.
+/// Safety, rules and programs: what is asked for. The rules in force are in order; those that are
+/// not heard are left out from here on.
+fn aim(input: &mut Input<'_>, mut reasons: Option<&mut Reasons>) -> Target {
+    let safety = Safety::of(input.standing, &input.active);
+    let share = Share::of(safety, &input.active, reasons.as_deref_mut());
+    if let Some(safety) = safety {
+        if let Some(reasons) = &mut reasons {
+            let unheard =
+                |layer: &&Layer<'_>| !safety.hears(layer) && !layer.effect.asked.is_empty();
+            reasons.refusals.extend(input.active.iter().filter(unheard).map(|layer| Refusal {
+                reason: safety.reason(),
+                by: Winner::Rule(layer.name.to_string()),
+                message: "rules are not heard about this node now".to_owned(),
+            }));
+        }
+        input.active.retain(|layer| safety.hears(layer));
+    }
+    let held = input.previous.filter(|_| safety == Some(Safety::Held));
+    if let Some(previous) = held.filter(|_| input.user.is_empty()) {
+        if let Some(reasons) = reasons {
+            let fields = ["program", "pmin", "pmax"].map(|field| (field.to_owned(), Winner::Hold));
+            reasons.winners.extend(fields);
+        }
+        let (tx, schedule) = (previous.tx.clone(), previous.schedule);
+        return Target { tx, schedule, safety, share };
+    }
+    let as_it_was = held.map(|previous| asked_of(&previous.tx, previous.schedule));
+    let (tx, schedule) = target(input.spec, input.user, &input.active, as_it_was.as_ref(), reasons);
+    Target { tx: Arc::new(tx), schedule, safety, share }
+}
+
+/// What would have to be asked for so that a node talks like this.
+pub fn asked_of(tx: &Tx, schedule: Option<u32>) -> Asked {
+    let settings = |tx: &Tx| Settings {
+        program: Some(tx.program.clone()),
+        pmin: tx.pmin,
+        pmax: tx.pmax,
+        ..Settings::default()
+    };
+    let mut all = settings(tx);
+    if let Some(ms) = schedule {
+        all.program = Some(Program::Other(SCHEDULE.to_owned()));
+        (all.pmin, all.pmax) = (Some(ms), Some(ms));
+    }
+    let mut properties: BTreeMap<String, Settings> = BTreeMap::new();
+    for (names, group) in &tx.groups.0 {
+        for name in names.split(',') {
+            properties.insert(name.to_owned(), settings(group));
+        }
+    }
+    for tx in tx.groups.0.iter().map(|(_, group)| group).chain([tx]) {
+        for (name, st) in &tx.st.0 {
+            properties.entry(name.clone()).or_default().st = Some(Threshold::Absolute(st.as_f64()));
+        }
+        for (name, gt) in &tx.gt.0 {
+            properties.entry(name.clone()).or_default().gt = Some(gt.as_f64());
+        }
+        for (name, lt) in &tx.lt.0 {
+            properties.entry(name.clone()).or_default().lt = Some(lt.as_f64());
+        }
+    }
+    Asked { all, properties }
+}
+
+/// The decision, of what is asked for; the rules that are heard are in order.
 fn conclude(
     input: &Input<'_>,
-    (tx, schedule): (Arc<Tx>, Option<u32>),
+    target: Target,
     now_us: i64,
     reasons: Option<&mut Reasons>,
 ) -> Decision {
-    let Input { spec, user, active, previous } = input;
+    let Input { spec, user, active, previous, .. } = input;
+    let Target { tx, schedule, safety, share } = target;
     let mut raised: Vec<(Arc<str>, i64)> =
         active.iter().map(|layer| (layer.name.clone(), layer.since_us)).collect();
     let steered = !user.is_empty();
     let Some(previous) = *previous else {
-        let changed_us = now_us;
-        return Decision { tx, schedule, generation: 1, changed_us, raised, steered, target: None };
+        return Decision {
+            tx,
+            schedule,
+            generation: 1,
+            changed_us: now_us,
+            raised,
+            steered,
+            safety,
+            share,
+            target: None,
+        };
     };
     // One that a clock which was set back moved to an earlier time is no other.
     let had = |name: &Arc<str>, since_us: i64| {
@@ -273,7 +423,7 @@ fn conclude(
     }
     // A clock that was set back must not make a raise wait for ever.
     let changed_us = previous.changed_us.min(now_us);
-    let keep = Decision { changed_us, target: None, ..previous.clone() };
+    let keep = Decision { changed_us, target: None, safety, share, ..previous.clone() };
     if tx == previous.tx && schedule == previous.schedule {
         return Decision { raised, steered, ..keep };
     }
@@ -299,6 +449,8 @@ fn conclude(
         changed_us: now_us,
         raised,
         steered,
+        safety,
+        share,
         target: None,
     }
 }
@@ -322,11 +474,13 @@ fn target(
     spec: &NodeSpec,
     user: &Asked,
     active: &[Layer<'_>],
+    held: Option<&Asked>,
     reasons: Option<&mut Reasons>,
 ) -> (Tx, Option<u32>) {
     let rules = active.iter().map(|layer| &layer.effect.asked);
-    let layers: Vec<&Asked> = std::iter::once(user).chain(rules).chain([&spec.default]).collect();
-    let mut resolver = Resolver { spec, layers, active, reasons };
+    let layers: Vec<&Asked> =
+        std::iter::once(user).chain(rules).chain(held).chain([&spec.default]).collect();
+    let mut resolver = Resolver { spec, layers, active, held: held.is_some(), reasons };
     let (base, schedule) = resolver.resolve(None);
     let Resolved { program, pmin, pmax, .. } = base;
     let mut tx = Tx::new(program, pmin, pmax);
@@ -378,6 +532,8 @@ struct Resolver<'a> {
     /// From the strongest to the weakest.
     layers: Vec<&'a Asked>,
     active: &'a [Layer<'a>],
+    /// The last layer but one is what the node was.
+    held: bool,
     reasons: Option<&'a mut Reasons>,
 }
 
@@ -399,6 +555,7 @@ impl<'a> Resolver<'a> {
             0 => Winner::User,
             layer => match self.active.get(layer - 1) {
                 Some(rule) => Winner::Rule(rule.name.to_string()),
+                None if self.held && layer + 2 == self.layers.len() => Winner::Hold,
                 None => Winner::Default,
             },
         }
@@ -619,6 +776,7 @@ mod tests {
             pmin_least: 100,
             pmax_most: 600_000,
             lease_s: 60,
+            battery_low: None,
             properties: vec![
                 measured("light", true, Some(1000.0)),
                 measured("motion", false, None),
@@ -648,8 +806,21 @@ mod tests {
         Layer { name, priority, specificity: 0, since_us, effect }
     }
 
+    fn one(
+        user: &Asked,
+        standing: Standing,
+        active: &[Layer<'_>],
+        previous: Option<&Decision>,
+        now_us: i64,
+        reasons: Option<&mut Reasons>,
+    ) -> Decision {
+        let spec = Arc::new(spec());
+        let input = Input { spec: &spec, user, active: active.to_vec(), standing, previous };
+        decide_node(&input, now_us, reasons)
+    }
+
     fn decide(active: &[Layer<'_>], previous: Option<&Decision>, now_us: i64) -> Decision {
-        decide_node(&spec(), &Asked::default(), active, previous, now_us, None)
+        one(&Asked::default(), Standing::default(), active, previous, now_us, None)
     }
 
     #[test]
@@ -705,7 +876,7 @@ mod tests {
         let layers = [layer("wide", 1, 0, &wide), layer("narrow", 2, 0, &narrow)];
         let mut reasons = Reasons::default();
         let user = Asked::default();
-        let decision = decide_node(&spec(), &user, &layers, None, 0, Some(&mut reasons));
+        let decision = one(&user, Standing::default(), &layers, None, 0, Some(&mut reasons));
         let tx = &decision.tx;
         assert_eq!(
             (&tx.program, tx.pmin, tx.pmax),
@@ -732,7 +903,7 @@ mod tests {
         let mut reasons = Reasons::default();
         let user = Asked::default();
         let layers = [layer("f", 1, 0, &effect)];
-        let decision = decide_node(&spec(), &user, &layers, None, 0, Some(&mut reasons));
+        let decision = one(&user, Standing::default(), &layers, None, 0, Some(&mut reasons));
         assert_eq!(decision.tx.program, Program::Interval);
         assert_eq!(reasons.refusals[0].reason, "NotInProfile");
     }
@@ -752,7 +923,7 @@ mod tests {
         let layers = [layer("r", 1000, 0, &effect)];
         let first = decide(&layers, None, 0);
         let user = Asked { all: every(300), ..Asked::default() };
-        let steered = decide_node(&spec(), &user, &layers, Some(&first), S, None);
+        let steered = one(&user, Standing::default(), &layers, Some(&first), S, None);
         assert_eq!(steered.tx.pmin, Some(300));
     }
 
@@ -829,11 +1000,11 @@ mod tests {
             turned.rotate_left(turn % rules.len().max(1));
             turned.reverse();
             let user = Asked::default();
-            let (mut one, mut other) = (Reasons::default(), Reasons::default());
+            let (mut first, mut other) = (Reasons::default(), Reasons::default());
             let (a, b) = (layers(&rules), layers(&turned));
-            let a = decide_node(&spec(), &user, &a, None, 0, Some(&mut one));
-            let b = decide_node(&spec(), &user, &b, None, 0, Some(&mut other));
-            prop_assert_eq!((a, one), (b, other));
+            let a = one(&user, Standing::default(), &a, None, 0, Some(&mut first));
+            let b = one(&user, Standing::default(), &b, None, 0, Some(&mut other));
+            prop_assert_eq!((a, first), (b, other));
         }
 
         /// I8: a decision on its own output changes nothing; explaining it changes nothing.
@@ -848,15 +1019,16 @@ mod tests {
             let mut reasons = Reasons::default();
             let active = layers(&rules);
             let user = Asked::default();
-            let told =
-                decide_node(&spec(), &user, &active, Some(&first), now * S, Some(&mut reasons));
+            let standing = Standing::default();
+            let told = one(&user, standing, &active, Some(&first), now * S, Some(&mut reasons));
             prop_assert_eq!(told, second);
         }
 
         /// Many nodes are decided as each is alone, and what stands is left as it is.
         #[test]
         fn many_are_decided_as_each_is_alone(
-            sets in prop::collection::vec((arbitrary_rules(), any::<bool>(), 0_i64..90), 1..4),
+            sets in prop::collection::vec(
+                (arbitrary_rules(), any::<bool>(), any::<bool>(), any::<bool>()), 1..4),
             rules in arbitrary_rules(),
         ) {
             let (spec, nobody) = (Arc::new(spec()), Asked::default());
@@ -867,8 +1039,9 @@ mod tests {
             let mut inputs: Vec<Input<'_>> = sets
                 .iter()
                 .zip(&before)
-                .map(|((own, steered, _), previous)| Input {
+                .map(|((own, steered, held, low), previous)| Input {
                     spec: &spec,
+                    standing: Standing { held: *held, low: *low },
                     user: if *steered { &user } else { &nobody },
                     active: layers(if own.len() % 2 == 0 { own } else { &rules }),
                     previous: Some(previous),
@@ -876,7 +1049,7 @@ mod tests {
                 .collect();
             let alone: Vec<Decision> = inputs
                 .iter()
-                .map(|one| decide_node(&spec, one.user, &one.active, one.previous, now, None))
+                .map(|one| decide_node(one, now, None))
                 .collect();
             let together = super::decide(&mut inputs, now);
             for ((together, alone), before) in together.into_iter().zip(alone).zip(&before) {
@@ -909,6 +1082,56 @@ mod tests {
                 decision = decide(&layers(&rules), Some(&decision), second * S);
             }
             prop_assert!(decision.generation <= first + 1);
+        }
+
+        /// I10: a node in quarantine has no weight, and no rule is heard about it.
+        #[test]
+        fn quarantine_isolates(rules in arbitrary_rules(), held in any::<bool>()) {
+            let mut all = layers(&rules);
+            let liar = Effect { quarantine: Some(true), ..Effect::default() };
+            all.push(layer("liar", 1000, 0, &liar));
+            let user = Asked::default();
+            let standing = Standing { held, low: true };
+            let isolated = one(&user, standing, &all, None, 0, None);
+            prop_assert_eq!(isolated.share.weight, 0.0);
+            prop_assert_eq!(isolated.safety, Some(Safety::Quarantined));
+            prop_assert_eq!(&isolated.tx, &decide(&[], None, 0).tx);
+            // A stronger rule may take it back.
+            let freed = Effect { quarantine: Some(false), ..Effect::default() };
+            all.push(layer("freed", 1001, 0, &freed));
+            let free = one(&user, Standing::default(), &all, Some(&isolated), S, None);
+            prop_assert_eq!(free.safety, None);
+        }
+
+        /// A node that is held stays as it was, whatever it was and whatever is asked.
+        #[test]
+        fn what_is_held_stays(before in arbitrary_rules(), rules in arbitrary_rules()) {
+            let was = decide(&layers(&before), None, 0);
+            let user = Asked::default();
+            let standing = Standing { held: true, low: false };
+            let held = one(&user, standing, &layers(&rules), Some(&was), 60 * S, None);
+            prop_assert_eq!((&held.tx, held.schedule), (&was.tx, was.schedule));
+            prop_assert_eq!(held.generation, was.generation);
+            // And when it is not held any more, rules are heard at once.
+            let free = one(&user, Standing::default(), &layers(&rules), Some(&held), 61 * S, None);
+            let as_new = decide(&layers(&rules), None, 0);
+            if rules.iter().any(|(.., effect)| !effect.asked.is_empty()) {
+                prop_assert_eq!(&free.tx, &as_new.tx);
+            }
+        }
+
+        /// Of a node whose battery is low only rules of class `safety` are heard.
+        #[test]
+        fn a_low_battery_hears_only_safety(rules in arbitrary_rules()) {
+            let mut rules = rules;
+            for (at, rule) in rules.iter_mut().enumerate() {
+                rule.4.class = (at % 2 == 0).then_some(Class::Safety);
+            }
+            let user = Asked::default();
+            let standing = Standing { held: false, low: true };
+            let low = one(&user, standing, &layers(&rules), None, 0, None);
+            rules.retain(|(.., effect)| effect.class == Some(Class::Safety));
+            prop_assert_eq!(&low.tx, &decide(&layers(&rules), None, 0).tx);
         }
 
         /// I12: without rules every node comes back to its default.

@@ -160,8 +160,27 @@ pub struct Effect {
     pub set: BTreeMap<(String, String), Value>,
     /// Properties to ask for once, when the rule takes hold.
     pub pull: Vec<String>,
-    /// Share of the budget against others.
+    /// Share of the budget against others of the class.
     pub weight: Option<f64>,
+    /// Which traffic gives way when the budget is short.
+    pub class: Option<Class>,
+    /// Whether the nodes are isolated.
+    pub quarantine: Option<bool>,
+}
+
+/// Which traffic gives way when the budget is short: the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Gives way first.
+    Low,
+    /// The usual one.
+    #[default]
+    Normal,
+    /// Gives way after all usual traffic.
+    High,
+    /// Never gives way.
+    Safety,
 }
 
 /// Where a rule stands, for one node or for all of its nodes.

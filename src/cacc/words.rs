@@ -33,6 +33,12 @@ pub enum Cause<'a> {
     User,
     /// Nobody's: it is the default.
     Default,
+    /// Nobody's: a person wants it left as it is.
+    Held,
+    /// A rule's of this name, which isolates the node.
+    Quarantined(&'a str),
+    /// Nobody's: its battery is low.
+    LowBattery,
     /// A rule's that is over, while the return waits until then, microseconds since 1970.
     Waiting(i64),
 }
@@ -65,6 +71,9 @@ pub fn sentence(about: &Situation<'_>) -> String {
         Cause::Rule(rule, None) => format!("because `{rule}` holds"),
         Cause::User => "because somebody asked for it in `desiredProperties`".to_owned(),
         Cause::Default => "which is its default: no rule holds".to_owned(),
+        Cause::Held => "because it is held so with `hold` in `desiredProperties`".to_owned(),
+        Cause::Quarantined(rule) => format!("because `{rule}` has it in quarantine"),
+        Cause::LowBattery => "because its battery is low".to_owned(),
         Cause::Waiting(due_us) => {
             format!(
                 "and sends more again in {}, so that the load does not swing",
@@ -200,6 +209,10 @@ mod tests {
             say(rule, Progress::Refused("the node says that a value is out of its range: pmin")),
             "node-17 is to send every 200 ms, because `look-closer` holds for another 80 s, and does not: the node says that a value is out of its range: pmin; it goes on sending every 1.5 s."
         );
+        let ends = |cause, end: &str| assert!(say(cause, Progress::There).ends_with(end));
+        ends(Cause::Held, "because it is held so with `hold` in `desiredProperties`.");
+        ends(Cause::Quarantined("liar"), "because `liar` has it in quarantine.");
+        ends(Cause::LowBattery, "because its battery is low.");
         assert_eq!(
             say(Cause::Waiting(since_us + 50_000_000), Progress::There),
             "node-17 sends every 200 ms since 22:13:20, and sends more again in 10 s, so that the load does not swing."

@@ -8,12 +8,12 @@ use super::ObjectKey;
 use super::controllers::lookup_order;
 use crate::cacc::decide::{Actuator, Measured, NodeSpec};
 use crate::cacc::expr::{self, Scope, Service};
-use crate::cacc::rule::{Asked, Effect, Rule, Settings, Target, Threshold, Times};
+use crate::cacc::rule::{Asked, Class, Effect, Rule, Settings, Target, Threshold, Times};
 use crate::firmware::Firmware;
 use crate::manifest::DEFAULT_NAMESPACE;
 use crate::manifest::kinds::{
-    ContextRuleSpec, Deadband, Duration, NodeProfileSpec, Transmission, TwinModelSpec, TwinSpec,
-    ValueType,
+    ContextRuleSpec, Deadband, Duration, NodeProfileSpec, TrafficClass, Transmission,
+    TwinModelSpec, TwinSpec, ValueType,
 };
 use crate::node::wire::Program;
 use crate::twin::ThingId;
@@ -115,6 +115,13 @@ pub(super) fn rule(
             set: set.collect(),
             pull: then.pull.clone(),
             weight: then.weight,
+            class: then.class.map(|class| match class {
+                TrafficClass::Low => Class::Low,
+                TrafficClass::Normal => Class::Normal,
+                TrafficClass::High => Class::High,
+                TrafficClass::Safety => Class::Safety,
+            }),
+            quarantine: then.quarantine,
         },
         priority: spec.priority,
     })
@@ -190,6 +197,7 @@ pub(super) fn node(
         lease_s: profile
             .and_then(|profile| profile.lease)
             .map_or(0, |lease| u32::try_from(lease.as_ms().div_ceil(1000)).unwrap_or(u32::MAX)),
+        battery_low: None,
         properties: measured.collect(),
         actuators,
     }

@@ -10,7 +10,8 @@ use crate::cacc::command::Cause;
 use crate::cacc::decide::{self, Reasons, Winner};
 use crate::cacc::expr::Fact;
 use crate::cacc::expr::eval::{self, Truth};
-use crate::cacc::rule::{Asked, Settings, State, Threshold};
+use crate::cacc::rule::{Effect, Settings, State, Threshold};
+use crate::cacc::safety::Safety;
 use crate::cacc::words::{self, Progress, Situation};
 use crate::scalar::rfc3339;
 use crate::twin::ThingId;
@@ -24,17 +25,11 @@ impl Controller {
         let subject = &self.subjects[at];
         let node = subject.node.as_ref()?;
         let decision = node.decision.as_ref()?;
-        let layers = self.layers(at);
         let mut reasons = Reasons::default();
         let previous = Some(decision);
-        let again = decide::decide_node(
-            &node.spec,
-            &node.user,
-            &layers,
-            previous,
-            now_us,
-            Some(&mut reasons),
-        );
+        let (spec, user, standing) = (&node.spec, &node.user, node.standing);
+        let input = decide::Input { spec, user, active: self.layers(at), standing, previous };
+        let again = decide::decide_node(&input, now_us, Some(&mut reasons));
         let mut places = subject.memberships.clone();
         places.sort_by(|a, b| {
             let of = |(rule, _): &(usize, usize)| &self.rules[*rule].rule;
@@ -79,6 +74,7 @@ impl Controller {
             "desired": tx_json(&decision.tx, decision.schedule),
             "reported": node.reported.as_ref().map(|tx| tx_json(tx, None)),
             "satisfied": node.is_satisfied(),
+            "share": json!(decision.share),
             "fields": winners,
             "rules": rules,
             "facts": facts,
@@ -87,6 +83,9 @@ impl Controller {
         });
         if let Some(seen_us) = subject.link.last_seen_us {
             value["presence"]["lastSeen"] = rfc3339(seen_us).into();
+        }
+        if let Some(safety) = decision.safety {
+            value["safety"] = json!(safety);
         }
         if let Some((target, due_us)) = &again.target {
             value["waiting"] =
@@ -119,8 +118,20 @@ impl Controller {
             (*watched.rule.name == *node.cause.by)
                 .then(|| since_us.saturating_add(watched.rule.times.hold_us))
         });
+        let isolates = || {
+            let mut layers = self.layers(at);
+            decide::order(&mut layers);
+            let layer = layers.into_iter().find(|layer| layer.effect.quarantine == Some(true));
+            layer.map_or("", |layer| &**layer.name)
+        };
+        let steered = !node.user.is_empty();
         let cause = match (&decision.target, node.cause.by.as_str(), held) {
             (Some((_, due_us)), ..) => words::Cause::Waiting(*due_us),
+            _ if decision.safety == Some(Safety::Quarantined) => {
+                words::Cause::Quarantined(isolates())
+            }
+            _ if decision.safety == Some(Safety::Held) && !steered => words::Cause::Held,
+            (None, "default", _) if decision.safety.is_some() => words::Cause::LowBattery,
             (None, "user", _) => words::Cause::User,
             (None, rule, Some(until_us)) => {
                 words::Cause::Rule(rule, Some(until_us).filter(|until| *until > now_us))
@@ -162,7 +173,7 @@ impl Controller {
         let left = |until_us: i64| words::span(until_us - now_us);
         let mine = Winner::Rule(rule.name.to_string());
         let wins = reasons.winners.values().any(|winner| *winner == mine);
-        let asks = asked_fields(&rule.effect.asked);
+        let asks = asked_fields(&rule.effect);
         let above = reasons.winners.iter().find(|(field, winner)| {
             let field = field.rsplit('.').next().unwrap_or_default();
             **winner != mine && asks.iter().any(|(asked, _)| asked.ends_with(field))
@@ -262,7 +273,7 @@ impl Controller {
 }
 
 /// What a rule asks for, field by field.
-fn asked_fields(asked: &Asked) -> Vec<(String, Value)> {
+fn asked_fields(effect: &Effect) -> Vec<(String, Value)> {
     let mut fields = Vec::new();
     let mut add = |prefix: &str, settings: &Settings| {
         let st = settings.st.map(|st| match st {
@@ -282,7 +293,14 @@ fn asked_fields(asked: &Asked) -> Vec<(String, Value)> {
             }
         }
     };
-    add("", &asked.all);
-    asked.properties.iter().for_each(|(name, settings)| add(&format!("{name}."), settings));
+    add("", &effect.asked.all);
+    effect.asked.properties.iter().for_each(|(name, settings)| add(&format!("{name}."), settings));
+    for (field, value) in [
+        ("weight", effect.weight.map(Value::from)),
+        ("class", effect.class.map(|class| json!(class))),
+        ("quarantine", effect.quarantine.map(Value::from)),
+    ] {
+        fields.extend(value.map(|value| (field.to_owned(), value)));
+    }
     fields
 }

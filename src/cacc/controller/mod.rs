@@ -32,6 +32,7 @@ use super::decide::{Decision, NodeSpec};
 use super::expr::eval::{Expression, Truth};
 use super::expr::{Fact, PropertyRef, eval};
 use super::rule::{self, Asked, Rule};
+use super::safety::Standing;
 use super::window::Series;
 use crate::node::wire::{Tx, Uplink};
 use crate::twin::{Event, ThingId, Twin};
@@ -255,6 +256,7 @@ struct Node {
     /// A manifest says that the twin has it.
     declared: bool,
     user: Asked,
+    standing: Standing,
     acts: BTreeMap<(String, String), Act>,
     decision: Option<Decision>,
     cause: command::Cause,
@@ -312,6 +314,8 @@ struct Record {
     decision: Option<Decision>,
     cause: command::Cause,
     user: Asked,
+    #[serde(skip_serializing_if = "Standing::is_usual")]
+    standing: Standing,
     /// As a list, since JSON has no pairs as keys.
     acts: Vec<(String, String, Act)>,
     last_id: u32,

@@ -15,6 +15,7 @@ use crate::cacc::command::{
 };
 use crate::cacc::decide::{self, Decision, Layer, NodeSpec, Reasons, SCHEDULE, Winner};
 use crate::cacc::rule::{Asked, Settings, Threshold};
+use crate::cacc::safety::{Safety, Standing};
 use crate::node::wire::{
     self, Ack, AckStatus, ActValue, Desired, EventKind, Op, Program, Tx, Uplink,
 };
@@ -33,6 +34,7 @@ impl Node {
             spec,
             declared: false,
             user: Asked::default(),
+            standing: Standing::default(),
             acts: BTreeMap::new(),
             decision: None,
             cause: Cause { by: "default".to_owned(), trace: String::new() },
@@ -63,6 +65,7 @@ impl Node {
         self.decision = record.decision;
         self.cause = record.cause;
         self.user = record.user;
+        self.standing = record.standing;
         self.acts = record.acts.into_iter().map(|(f, p, act)| ((f, p), act)).collect();
         self.version = record.version;
         self.said = record.said;
@@ -210,17 +213,6 @@ fn setting(settings: &mut Settings, key: &str, value: &Value) -> bool {
         "gt" => settings.gt.is_some(),
         _ => settings.lt.is_some(),
     }
-}
-
-/// What a node that no manifest knows talks like by itself: as it said.
-fn asked_of(tx: &Tx) -> Asked {
-    let all = Settings {
-        program: Some(tx.program.clone()),
-        pmin: tx.pmin,
-        pmax: tx.pmax,
-        ..Settings::default()
-    };
-    Asked { all, properties: BTreeMap::new() }
 }
 
 impl Controller {
@@ -424,10 +416,19 @@ impl Controller {
         node.unsaved = true;
         self.dirty.insert(at);
         if feature == TRANSMISSION {
+            let mut strange = Vec::new();
+            let hold = map.remove("hold");
             if whole {
                 node.user = Asked::default();
+                node.standing.held = false;
             }
-            let strange = read_wishes(&map, &mut node.user);
+            match hold {
+                Some(Value::Bool(held)) => node.standing.held = held,
+                Some(Value::Null) => node.standing.held = false,
+                Some(_) => strange.push("hold".to_owned()),
+                None => {}
+            }
+            strange.extend(read_wishes(&map, &mut node.user));
             if let Some(decision) = &node.decision {
                 // Heard once: what is written the second time is asked for again.
                 if node.given_up.as_ref().is_some_and(|(of, _)| *of == decision.generation) {
@@ -463,7 +464,8 @@ impl Controller {
         if self.subjects[at].node.is_none() {
             // A node that no manifest knows: it is as it says.
             let Uplink::State(state) = uplink else { return };
-            let default = state.tx.as_ref().map(asked_of).unwrap_or_default();
+            let asked = state.tx.as_ref().map(|tx| decide::asked_of(tx, None));
+            let default = asked.unwrap_or_default();
             self.make_node(at, Arc::new(NodeSpec { default, ..NodeSpec::default() }));
             if let Some(node) = &mut self.subjects[at].node {
                 node.presence = Presence::Up;
@@ -763,6 +765,7 @@ impl Controller {
                 spec: &node.spec,
                 user: &node.user,
                 active: self.layers(*at),
+                standing: node.standing,
                 previous: node.decision.as_ref(),
             });
         }
@@ -795,6 +798,9 @@ impl Controller {
         }
         let mut value = tx_json(&decided.tx, decided.schedule);
         value.insert("generation".to_owned(), decided.generation.into());
+        if node.standing.held {
+            value.insert("hold".to_owned(), true.into());
+        }
         let shown = |feature: &str| {
             let twin = subject.twin.as_deref();
             twin.and_then(|twin| twin.features.get(feature)?.desired.as_ref())
@@ -811,6 +817,8 @@ impl Controller {
                 merge: false,
             });
         }
+        let safety = decided.safety;
+        let moved = node.decision.as_ref().and_then(|before| before.safety) != safety;
         node.decision = Some(decided);
         for (key, act) in acts {
             let before = node.acts.get(&key).and_then(|act| act.wanted.as_ref());
@@ -834,8 +842,27 @@ impl Controller {
         if changed {
             self.say_desired(at);
         }
+        if moved {
+            self.note_safety(at, safety, now_us);
+        }
         self.pump(at, now_us);
         self.save(at);
+    }
+
+    /// A node's transmission is fixed from now on, or no more.
+    fn note_safety(&mut self, at: usize, safety: Option<Safety>, now_us: i64) {
+        let sentence = self.sentence(at, now_us).unwrap_or_default();
+        let (reason, warning) = match safety {
+            Some(safety) => (safety.reason(), safety != Safety::Held),
+            None => ("RulesHeard", false),
+        };
+        let message = match safety {
+            Some(_) => format!("rules are not heard about this node now: {sentence}"),
+            None => format!("rules are heard about this node again: {sentence}"),
+        };
+        let object = Self::object(&self.subjects[at].id);
+        self.effects.notes.push(Note { warning, reason, object, message, show: true });
+        self.show_reported(at);
     }
 
     /// Who is behind a decision, and what led to it.
@@ -848,18 +875,29 @@ impl Controller {
     ) -> (String, Option<Source>) {
         let Some(node) = &self.subjects[at].node else { return (String::new(), None) };
         let mut reasons = Reasons::default();
-        let (spec, user) = (&node.spec, &node.user);
-        decide::decide_node(spec, user, layers, Some(decided), now_us, Some(&mut reasons));
-        let strongest = reasons.winners.values().min_by_key(|winner| match winner {
+        let previous = Some(decided);
+        let active = layers.to_vec();
+        let (spec, user, standing) = (&node.spec, &node.user, node.standing);
+        let input = decide::Input { spec, user, active, standing, previous };
+        decide::decide_node(&input, now_us, Some(&mut reasons));
+        let fields = reasons.winners.iter().filter(|(field, _)| !decide::is_share(field));
+        let strongest = fields.map(|(_, winner)| winner).min_by_key(|winner| match winner {
             Winner::User => (0, None),
             Winner::Rule(name) => {
                 let mut order = layers.to_vec();
                 decide::order(&mut order);
                 (1, order.iter().position(|layer| **layer.name == **name))
             }
-            Winner::Default => (2, None),
+            Winner::Hold => (2, None),
+            Winner::Default => (3, None),
         });
-        let winner = strongest.cloned().unwrap_or(Winner::Default);
+        let isolates = reasons.winners.get("quarantine");
+        let winner = match (decided.safety, strongest) {
+            // A rule that isolates the node is why it is as nobody asks.
+            (Some(Safety::Quarantined), None | Some(Winner::Default)) => isolates.cloned(),
+            (_, strongest) => strongest.cloned(),
+        };
+        let winner = winner.unwrap_or(Winner::Default);
         let source = match &winner {
             Winner::Rule(name) => {
                 let found = self.subjects[at].memberships.iter().find_map(|(rule, _)| {
@@ -876,7 +914,7 @@ impl Controller {
                     time_us: twin.modified_us,
                 })
             }
-            Winner::Default => None,
+            Winner::Hold | Winner::Default => None,
         };
         (Cause::words(&winner), source)
     }
@@ -1248,6 +1286,10 @@ impl Controller {
         let (Some(node), Some(twin)) = (&subject.node, &subject.twin) else { return };
         let mut map = node.reported.as_ref().map_or_else(Map::new, |tx| tx_json(tx, None));
         map.insert("online".to_owned(), (node.presence == Presence::Up).into());
+        if node.decision.as_ref().is_some_and(|d| d.safety == Some(Safety::Quarantined)) {
+            // Its values are kept; whoever reads them is to know.
+            map.insert("quarantined".to_owned(), true.into());
+        }
         if let Some(boot) = node.boot {
             map.insert("boot".to_owned(), boot.into());
         }
@@ -1298,6 +1340,7 @@ impl Controller {
             decision: node.decision.clone(),
             cause: node.cause.clone(),
             user: node.user.clone(),
+            standing: node.standing,
             acts: node
                 .acts
                 .iter()
