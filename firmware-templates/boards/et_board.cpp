@@ -80,6 +80,20 @@ class Board : public Link {
 #if !ET_LINK_SERIAL
   bool radio(const char *ssid) override;
 #endif
+#if ET_RSSI
+  int16_t rssi() override { return WiFi.RSSI(); }
+#endif
+#ifdef ET_BATTERY
+  uint8_t battery(uint32_t now) override {
+    (void)now;
+#ifdef ET_HOST
+    uint8_t given;
+    if (et_host_battery(given)) return given;
+#endif
+    const et::value_t percent = ET_BATTERY;
+    return percent < 0 ? 0 : percent > 100 ? 100 : static_cast<uint8_t>(percent);
+  }
+#endif
 };
 
 #if ET_LINK_SERIAL

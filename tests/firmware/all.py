@@ -334,7 +334,7 @@ class Runtime:
         return toolchain.run("curl", "-sf", self.server.url("http") + path)
 
 
-INPUTS = ["analog 34 500", "swing 34 60", "analog 35 1000", "dht 4 213 405"]
+INPUTS = ["analog 34 500", "swing 34 60", "analog 35 1000", "dht 4 213 405", "analog 32 1975"]
 
 
 class Lab:
@@ -393,6 +393,16 @@ def test_host_commands():
         assert body["light"] == 800, body
         lab.node.say("dht 4 off")
         watcher.wait("event", lambda body: body["ev"] == "fault", timeout=15)
+        # 1.975 V behind the divider are 72 % of the way from 3.3 V to 4.2 V.
+        ack = watcher.command("23 hb")
+        assert (ack["rssi"], ack["battery"]) == (-60, 72), ack
+        lab.node.say("rssi -75", "battery 41")
+        for number, body in ((24, "hb"), (25, "info")):
+            ack = watcher.command(f"{number} {body}")
+            assert (ack["rssi"], ack["battery"]) == (-75, 41), ack
+        watcher.wait("state", lambda state: (state["rssi"], state["battery"]) == (-75, 41))
+        ack = watcher.command("26 get")
+        assert "rssi" not in ack and "battery" not in ack, ack
         no_gap(watcher.all("data"))
 
 
@@ -508,6 +518,8 @@ def test_gateway():
     try:
         _, state = watcher.wait("state", lambda body: body.get("up") == 1)
         assert state["via"] and state["board"] == "uno", state
+        # 3.8 V at the pin, in steps of half a percent; a serial line has no signal strength.
+        assert 55 <= state["battery"] <= 57 and "rssi" not in state, state
         # What the twin asks for reaches the node.
         at, ack = watcher.wait("ack", lambda ack: ack.get("tx", {}).get("pmin") == 200)
         reading, body = watcher.wait("data", after=at)

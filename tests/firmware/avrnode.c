@@ -7,7 +7,7 @@
 //
 // The trace has lines `ms,A0,A1,A2,swing,temperature,humidity` in mV, mV, mV, mV, 0.1 degrees and
 // 0.1 %; each holds from its time on, and the last for ever. `swing` is added to and taken off A2
-// from one conversion to the next. The DHT11 is on pin 2; outputs are pins 5 and 7. The script has
+// from one conversion to the next. A battery of 3.8 V is at A3. The DHT11 is on pin 2; outputs are pins 5 and 7. The script has
 // lines `ms text`: what is sent to the node, and when. With --pty the name of the line is printed
 // first. A pty has no DTR, so opening it does not reset the node.
 #define _GNU_SOURCE
@@ -39,7 +39,7 @@ static long script_ms[1024];
 static int script_len, script_at;
 
 static avr_t *avr;
-static avr_irq_t *adc[3], *dht, *uart_in;
+static avr_irq_t *adc[4], *dht, *uart_in;
 static int upward;
 static unsigned char queue[QUEUE];
 static unsigned queue_head, queue_len;
@@ -64,6 +64,7 @@ static void converting(avr_irq_t *irq, uint32_t value, void *param) {
   avr_raise_irq(adc[0], v[0]);
   avr_raise_irq(adc[1], v[1]);
   avr_raise_irq(adc[2], v[2] + (upward ? v[3] / 2 : -v[3] / 2));
+  avr_raise_irq(adc[3], 3800);
 }
 
 // ---- DHT11 ------------------------------------------------------------------------------------
@@ -218,7 +219,7 @@ int main(int argc, char **argv) {
   avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUT_XOFF), xoff, NULL);
   uart_in = avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_INPUT);
   avr_cycle_timer_register_usec(avr, 87, serial_step, NULL);
-  for (int i = 0; i < 3; i++) adc[i] = avr_io_getirq(avr, AVR_IOCTL_ADC_GETIRQ, ADC_IRQ_ADC0 + i);
+  for (int i = 0; i < 4; i++) adc[i] = avr_io_getirq(avr, AVR_IOCTL_ADC_GETIRQ, ADC_IRQ_ADC0 + i);
   avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_ADC_GETIRQ, ADC_IRQ_OUT_TRIGGER), converting, NULL);
   converting(NULL, 0, NULL);
   dht = avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ('D'), 2);
