@@ -197,6 +197,7 @@ void et_setup() {
   ET_BEGIN
 #if ET_LINK_SERIAL
   Serial.begin(115200);
+  Serial.write('\n');  // a reset may have cut a line: the next one stands alone
 #else
   EEPROM.begin(1024);
   board.configure(ET_BROKER, ET_BROKER_PORT, ET_CLIENT_ID, ET_TOPIC_PREFIX, ET_USER, ET_PASSWORD);

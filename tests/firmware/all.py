@@ -277,6 +277,57 @@ def test_golden_features():
     golden("features")
 
 
+def hung(seconds, *script):
+    """What the Uno says that hangs now and then, with its boot lines; its watchdog is the only help."""
+    folder = toolchain.generate(toolchain.WORK, HERE / "plain.yaml", profile="uno-plain")[0]
+    trace, script_path = toolchain.WORK / "trace.csv", toolchain.WORK / "script"
+    write_trace(trace, seconds)
+    script_path.write_text("".join(f"{ms} {body if body == 'hang' else down(body)}\n" for ms, body in script))
+    said = toolchain.run(toolchain.build_avrnode(), toolchain.build_uno(folder), "--trace", trace,
+                         "--seconds", seconds, "--script", script_path)
+    hangs = [ms for ms, body in script if body == "hang"]
+    resets = [int(ms) for ms in re.findall(r"^reset (\d+)$", said, re.M)]
+    # Two seconds from when it was fed last, and nothing else resets it.
+    assert len(resets) == len(hangs) and all(1900 <= reset - hang <= 2200 for hang, reset in zip(hangs, resets)), resets
+    stack = 0x900 - int(re.search(r"^stack (\d+) at", said, re.M)[1])
+    assert stack <= STACK_MAX, f"{stack} bytes of stack"
+    bodies, cut = [], 0
+    for line in re.findall(r"^\{.*", said, re.M):
+        if re.search(r"\*[0-9A-F]{4}$", line):
+            bodies.append(unframe(line))
+        else:
+            cut += 1
+    boots = [body for body in bodies if body["k"] == "b"]
+    assert [boot["boot"] for boot in boots] == list(range(1, len(hangs) + 2)), boots
+    assert [boot["cause"] for boot in boots] == ["power"] + ["wdt"] * len(hangs), boots
+    return bodies, boots, cut
+
+
+def test_watchdog():
+    """A hang on trial comes back in the kept program, also out of a line; the third soon is too many."""
+    bodies, boots, cut = hung(
+        25, (500, "1 prog interval period=300"), (900, "2 keep"), (1500, "3 prog interval period=100 trial=60"),
+        (3012, "hang"), (8000, "4 hb"), (9000, "hang"), (15000, "hang"))
+    assert cut == 1, f"{cut} lines were cut; the first hang is meant to be in the middle of one"
+    assert [boot["tx"]["pmin"] for boot in boots] == [1000, 300, 300, 1000], boots
+    for boot in boots:
+        readings = [(0, body) for body in bodies if body["k"] == "s" and body["boot"] == boot["boot"]]
+        period = 100 if boot["boot"] == 1 else boot["tx"]["pmin"]
+        assert all(abs(span - period) <= 3 for span in spans(readings, 5)), readings
+        assert readings[0][1]["seq"] == 0 and no_gap(readings) >= 8, readings
+    acks = [(body["id"], body["boot"]) for body in bodies if body["k"] == "a"]
+    assert acks == [(1, 1), (2, 1), (3, 1), (4, 2)], acks
+    events = [(body["boot"], body["ev"], body.get("why")) for body in bodies if body["k"] == "x"]
+    assert events == [(4, "safe", "resets")], events
+
+
+def test_watchdog_settled():
+    """A node that ran for a minute has settled: what hung before does not count any more."""
+    _, boots, _ = hung(80, (500, "1 prog interval period=300"), (900, "2 keep"), (2000, "hang"), (6000, "hang"),
+                       (75000, "hang"))
+    assert [boot["tx"]["pmin"] for boot in boots] == [1000, 300, 300, 300], boots
+
+
 def host_program():
     plain = toolchain.generate(toolchain.WORK, HERE / "plain.yaml", profile="esp32-plain", host=True)
     return toolchain.build_host(plain[0])
