@@ -43,6 +43,17 @@ const SPEED: f64 = 30.0;
 const START_S: f64 = 9.0 * 3600.0;
 /// A reading that the broker did not take for so long that this many wait is left out.
 const WAITING_MAX: usize = 64;
+/// The signal that every simulated node has, dBm: that of the board which is a process.
+const RSSI: i16 = -60;
+/// How long a simulated battery lasts, simulated seconds.
+const BATTERY_S: f64 = 2.0 * 86_400.0;
+
+/// What is left in a simulated node's battery, percent. They are not all charged at once, and one
+/// that is empty is charged anew.
+fn battery(number: u32, elapsed: Duration) -> u8 {
+    let gone = elapsed.as_secs_f64() * SPEED / BATTERY_S + f64::from(number % 10) / 20.0;
+    100 - (gone.fract() * 100.0) as u8
+}
 
 /// One node to simulate.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,6 +183,8 @@ struct Lab<'a> {
     /// The office at this moment, and which moment that is.
     sample: (u32, Vec<f32>),
     sample_ms: u32,
+    /// Which of the nodes it is, if it runs on a battery.
+    battery: Option<u32>,
     now: u32,
     started: Instant,
     client: AsyncClient,
@@ -188,6 +201,14 @@ impl node::Environment for Lab<'_> {
         }
         let value = self.sample.1.get(*self.channels.get(sensor)?)?;
         Some((f64::from(*value) * 100.0).round() as i32)
+    }
+
+    fn rssi(&mut self) -> Option<i16> {
+        Some(RSSI)
+    }
+
+    fn battery(&mut self) -> Option<u8> {
+        self.battery.map(|number| battery(number, self.started.elapsed()))
     }
 
     fn ready(&self) -> bool {
@@ -255,6 +276,7 @@ async fn run_node(
         sample: (0, Vec::new()),
         // The office's faults come and go by samples: looking more often must not hurry them.
         sample_ms: period,
+        battery: node.firmware.battery.then_some(number),
         now: uptime(),
         started,
         client: client.clone(),
@@ -336,6 +358,17 @@ async fn keep_connected(
 mod tests {
     use super::*;
     use crate::manifest;
+
+    #[test]
+    fn a_simulated_battery_runs_down_and_is_charged() {
+        let of = |number, share: f64| {
+            battery(number, Duration::from_secs_f64(BATTERY_S / SPEED * share))
+        };
+        assert_eq!(
+            [of(0, 0.0), of(1, 0.0), of(0, 0.505), of(0, 0.995), of(0, 1.005)],
+            [100, 95, 50, 1, 100]
+        );
+    }
 
     #[test]
     fn every_twin_with_a_profile_gets_a_node() {

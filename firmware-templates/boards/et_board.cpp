@@ -80,6 +80,20 @@ class Board : public Link {
 #if !ET_LINK_SERIAL
   bool radio(const char *ssid) override;
 #endif
+#if ET_RSSI
+  int16_t rssi() override { return WiFi.RSSI(); }
+#endif
+#ifdef ET_BATTERY
+  uint8_t battery(uint32_t now) override {
+    (void)now;
+#ifdef ET_HOST
+    uint8_t given;
+    if (et_host_battery(given)) return given;
+#endif
+    const et::value_t percent = ET_BATTERY;
+    return percent < 0 ? 0 : percent > 100 ? 100 : static_cast<uint8_t>(percent);
+  }
+#endif
 };
 
 #if ET_LINK_SERIAL
@@ -183,6 +197,7 @@ void et_setup() {
   ET_BEGIN
 #if ET_LINK_SERIAL
   Serial.begin(115200);
+  Serial.write('\n');  // a reset may have cut a line: the next one stands alone
 #else
   EEPROM.begin(1024);
   board.configure(ET_BROKER, ET_BROKER_PORT, ET_CLIENT_ID, ET_TOPIC_PREFIX, ET_USER, ET_PASSWORD);

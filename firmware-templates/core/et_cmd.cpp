@@ -199,15 +199,18 @@ Status Node::obey(char **words, uint8_t count, uint32_t now, Why &why, uint8_t &
   uint32_t a, b;
   why = WHY_ARGS;
   shown = 0;
-  if (is(op, ET_TEXT("hb"))) return arguments ? RANGE : OK;
+  if (is(op, ET_TEXT("hb"))) {
+    shown = SHOWN_HEALTH;
+    return arguments ? RANGE : OK;
+  }
   if (is(op, ET_TEXT("prog"))) {
-    shown = 1;
+    shown = SHOWN_TX;
     return program(words + 1, arguments, now, why);
   }
   if (is(op, ET_TEXT("keep"))) {
     if (arguments) return RANGE;
     keep();
-    shown = 1;
+    shown = SHOWN_TX;
     return OK;
   }
   if (is(op, ET_TEXT("lease"))) {
@@ -232,7 +235,7 @@ Status Node::obey(char **words, uint8_t count, uint32_t now, Why &why, uint8_t &
   if (is(op, ET_TEXT("safe"))) {
     if (arguments) return RANGE;
     fall_back(now);
-    shown = 1;
+    shown = SHOWN_TX;
     return OK;
   }
   if (is(op, ET_TEXT("resend"))) {
@@ -256,7 +259,7 @@ Status Node::obey(char **words, uint8_t count, uint32_t now, Why &why, uint8_t &
   if (is(op, ET_TEXT("info"))) {
     if (arguments) return RANGE;
     state_due_ = true;
-    shown = 1;
+    shown = SHOWN_TX | SHOWN_HEALTH;
     return OK;
   }
   if (is(op, ET_TEXT("reset"))) {
@@ -270,12 +273,12 @@ Status Node::obey(char **words, uint8_t count, uint32_t now, Why &why, uint8_t &
   }
   if (is(op, ET_TEXT("period"))) {
     if (arguments != 1) return RANGE;
-    shown = 1;
+    shown = SHOWN_TX;
     return period(words[1], now, why);
   }
   if (is(op, ET_TEXT("thr"))) {
     if (arguments != 2) return RANGE;
-    shown = 1;
+    shown = SHOWN_TX;
     return threshold(words[1], words[2], now, why);
   }
 #if ET_RADIO
@@ -310,7 +313,7 @@ Status Node::act(const char *name, const char *text, Why &why, uint8_t &shown) {
   }
   acts_[found - SENSORS] = value;
   port_.actuate(static_cast<uint8_t>(found), value);
-  shown = static_cast<uint8_t>(found + 2);
+  shown = static_cast<uint8_t>(found + SHOWN_ACT);
   return OK;
 }
 

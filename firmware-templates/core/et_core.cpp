@@ -322,6 +322,22 @@ void Node::write_transmission(Writer &writer) {
   writer.close();
 }
 
+void Node::write_health(Writer &writer, uint32_t now) {
+#if ET_RSSI
+  const int16_t rssi = port_.rssi();
+  if (rssi < 0) {
+    writer.key(ET_TEXT("rssi"));
+    writer.put_decimal(rssi, 0);
+  }
+#endif
+#ifdef ET_BATTERY
+  const uint8_t battery = port_.battery(now);
+  if (battery <= 100) writer.member(ET_TEXT("battery"), battery);
+#endif
+  (void)writer;
+  (void)now;
+}
+
 static void head(Writer &writer, const char *kind) {
   writer.open();
   writer.member_word(ET_TEXT("k"), kind);
@@ -344,6 +360,7 @@ void Node::write_state(uint32_t now) {
   writer.member_word(ET_TEXT("cause"), cause);
   writer.member(ET_TEXT("lost"), lost_);
   writer.member(ET_TEXT("lease"), lease_ms_ / 1000);
+  write_health(writer, now);
   write_transmission(writer);
   writer.member(ET_TEXT("version"), version_);
   writer.close();
@@ -396,9 +413,11 @@ void Node::answer(const Answer &what, bool again, uint32_t now) {
   if (what.status == OK) {
     writer.member(ET_TEXT("lease"), lease_ms_ / 1000);
     if (trial_) writer.member(ET_TEXT("trial"), (trial_ms_ - (now - trial_from_) + 999) / 1000);
-    if (what.shown == 1) write_transmission(writer);
-    if (what.shown > 1) {
-      const uint8_t property = static_cast<uint8_t>(what.shown - 2);
+    const bool act = what.shown >= SHOWN_ACT;
+    if (!act && what.shown & SHOWN_HEALTH) write_health(writer, now);
+    if (!act && what.shown & SHOWN_TX) write_transmission(writer);
+    if (act) {
+      const uint8_t property = static_cast<uint8_t>(what.shown - SHOWN_ACT);
       const value_t value = acts_[property - SENSORS];
       writer.object(ET_TEXT("act"));
       write_key(writer, property);

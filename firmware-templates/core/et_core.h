@@ -18,6 +18,8 @@ enum Why : uint8_t {
   WHY_PMAX, WHY_ST, WHY_GT, WHY_LT, WHY_TRIAL, WHY_LEASE, WHY_PROP, WHY_VALUE, WHY_RESEND, WHY_TIME,
   WHY_RADIO
 };
+// What an answer shows: the transmission, health, both; from SHOWN_ACT on, an actuator.
+enum Shown : uint8_t { SHOWN_TX = 1, SHOWN_HEALTH = 2, SHOWN_ACT = 4 };
 // The topic's leaf: data, feat, ack, event, state.
 enum Kind : uint8_t { SAMPLE, FEATURE, ACK, EVENT, STATE };
 enum Cause : uint8_t { CAUSE_POWER, CAUSE_RESET, CAUSE_WATCHDOG, CAUSE_BROWNOUT };
@@ -71,6 +73,14 @@ struct Port : Sink {
   virtual void restart() = 0;
   // Joins another network that the node knows; false if it does not know it.
   virtual bool radio(const char *ssid) = 0;
+#if ET_RSSI
+  // The received signal, dBm; 0: none.
+  virtual int16_t rssi() = 0;
+#endif
+#ifdef ET_BATTERY
+  // What is left in the battery, percent; above 100: not known.
+  virtual uint8_t battery(uint32_t now) = 0;
+#endif
 
  protected:
   ~Port() {}
@@ -122,6 +132,7 @@ class Node {
   int8_t find(const char *name, uint8_t from, uint8_t to) const;
   ET_ALONE bool decimal(const char *text, uint8_t places, value_t &value) const;
 
+  void write_health(Writer &writer, uint32_t now);
   ET_ALONE void answer(const Answer &what, bool again, uint32_t now);
   void write_transmission(Writer &writer);
   void write_group(Writer &writer, const Group &group);

@@ -33,6 +33,8 @@ esp_reset_reason_t esp_reset_reason();
 
 // A property's value that was given in place of what its sensor would measure.
 bool et_host_value(uint8_t property, int32_t &value);
+// What is left in the battery, in place of what its pin would say.
+bool et_host_battery(uint8_t &percent);
 
 struct EspClass {
   void restart();

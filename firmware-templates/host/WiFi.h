@@ -8,6 +8,7 @@ struct WiFiClass {
   void begin(const char *ssid, const char *password);
   void disconnect();
   int status();
+  int8_t RSSI();
 };
 extern WiFiClass WiFi;
 

@@ -2,6 +2,7 @@
 //   analog PIN MILLIVOLTS     swing PIN MILLIVOLTS (from one reading to the next)
 //   digital PIN 0|1           dht PIN TEMPERATURE HUMIDITY (tenths; `dht PIN off`: no answer)
 //   value PROPERTY UNITS (by number and in fixed point, in place of its sensor)
+//   battery PERCENT (in place of its pin)   rssi DBM (at the start what ET_RSSI says, else -60)
 //   network SSID up|down      hang        quit
 // With ET_QUIT_AT_END the process ends with its input, and waits for the first of it.
 // and what it does with its outputs it says on standard output: `digital PIN LEVEL`, `duty PIN DUTY`.
@@ -38,6 +39,8 @@ bool upward[PINS];
 char **arguments;
 bool value_given[16];
 int32_t value_is[16];
+int battery_is = -1;
+int rssi_is = 0;
 
 struct Dht {
   bool there, asked;
@@ -113,6 +116,7 @@ void obey(char *line) {
     setenv("ET_CAUSE", "wdt", 1);
     execv("/proc/self/exe", arguments);
   }
+  if (sscanf(line, "battery %d", &battery_is) == 1 || sscanf(line, "rssi %d", &rssi_is) == 1) return;
   if (sscanf(line, "value %d %d", &pin, &a) == 2) {
     if (pin >= 0 && pin < 16) {
       value_given[pin] = true;
@@ -169,6 +173,12 @@ const char *et_host_setting(const char *name, const char *otherwise) {
 bool et_host_value(uint8_t property, int32_t &value) {
   if (property >= 16 || !value_given[property]) return false;
   value = value_is[property];
+  return true;
+}
+
+bool et_host_battery(uint8_t &percent) {
+  if (battery_is < 0) return false;
+  percent = static_cast<uint8_t>(battery_is);
   return true;
 }
 
@@ -269,6 +279,12 @@ int WiFiClass::status() {
   for (const Network &network : networks)
     if (!strcmp(network.ssid, joined) && network.down) return WL_DISCONNECTED;
   return WL_CONNECTED;
+}
+
+// As on boards: 0 while no network is joined.
+int8_t WiFiClass::RSSI() {
+  if (!rssi_is) rssi_is = atoi(et_host_setting("ET_RSSI", "-60"));
+  return status() == WL_CONNECTED ? static_cast<int8_t>(rssi_is) : static_cast<int8_t>(0);
 }
 
 int WiFiClient::connect(const char *host, uint16_t port) {

@@ -19,8 +19,8 @@ use serde_json::Value;
 
 use crate::manifest::diagnostic::Code;
 use crate::manifest::kinds::{
-    ActuatorPart, Board as BoardName, NodeProfileSpec, Pin, PropertyModel, SensorPart, SensorSpec,
-    Transmission, Transport, TwinModelSpec, ValueType,
+    ActuatorPart, BatterySpec, Board as BoardName, NodeProfileSpec, Pin, PropertyModel, SensorPart,
+    SensorSpec, Transmission, Transport, TwinModelSpec, ValueType,
 };
 use crate::scalar::{Deadband, PropertyPath, suggest};
 
@@ -45,6 +45,10 @@ const SAMPLE_MS: u32 = 100;
 const LEASE_MS: u32 = 60_000;
 /// Period where the profile does not say, ms.
 const PERIOD_MS: u32 = 1000;
+/// How often a battery is measured at most, ms.
+const BATTERY_PERIOD_MS: u32 = 1000;
+/// Coarsest step of a battery's percentage.
+const PERCENT_OF_COUNT_MAX: f64 = 5.0;
 
 const BOARDS: [(BoardName, &str); 2] = [
     (BoardName::Uno, include_str!("../../firmware-templates/boards/uno.yaml")),
@@ -224,6 +228,7 @@ enum Driver {
     Dht { wide: bool, period: u32, calibration: Vec<(usize, i64, i32)> },
     Switch,
     Duty { property: usize },
+    Battery { burst: u32, factor: i64, offset: i32, period: u32 },
 }
 
 /// Everything that a sketch is made of.
@@ -238,6 +243,8 @@ pub struct Firmware {
     /// What can be set.
     pub actuators: Vec<Property>,
     fitted: Vec<Fitted>,
+    /// Whether it measures its battery.
+    pub battery: bool,
     /// Bits by the index in [`PROGRAMS`].
     pub programs: u8,
     /// How it talks by itself.
@@ -331,6 +338,7 @@ impl Firmware {
             sensors,
             actuators,
             fitted,
+            battery: spec.battery.is_some(),
             programs,
             transmission,
             sample_ms,
@@ -383,6 +391,7 @@ impl Firmware {
             transport: None,
             sensors: Vec::new(),
             actuators: Vec::new(),
+            battery: None,
             programs: Vec::new(),
             transmission: None,
             memory: None,
@@ -408,6 +417,7 @@ impl Firmware {
             transmission: default_transmission(&own, &sensors, Some(model), programs, &mut ignored),
             actuators: planned.map_or_else(Vec::new, |planned| planned.actuators),
             fitted: Vec::new(),
+            battery: own.battery.is_some(),
             programs,
             period_min: board.period_min,
             sample_ms: sample_ms.map_or(SAMPLE_MS, |period| ms(period.as_ms()).max(5)),
@@ -525,7 +535,7 @@ impl Firmware {
         let transmission = self.groups as usize * group
             + self.sensors.iter().map(|p| 3 * numbers(p) + p.name().len() + 1).sum::<usize>()
             + r#""tx":,"kept":0,"groups":{}"#.len();
-        let state = r#"{"k":"b","up":1,"boot":,"ms":,"build":"","profile":"","board":"","cause":"power","lost":,"lease":,"version":}"#
+        let state = r#"{"k":"b","up":1,"boot":,"ms":,"build":"","profile":"","board":"","cause":"power","lost":,"lease":,"rssi":-200,"battery":100,"version":}"#
             .len()
             + 8
             + 50
@@ -739,7 +749,57 @@ fn fit(
         let driver = if boolean { Driver::Switch } else { Driver::Duty { property: index } };
         fitted.push(Fitted { label, pin, driver, properties: vec![index] });
     }
+    if let Some(battery) = &spec.battery {
+        fitted.extend(fit_battery(battery, board, &mut taken, problems));
+    }
     (sensors, actuators, fitted)
+}
+
+/// The battery on its pin. Its percentage is a straight line, as the linear sensors are.
+fn fit_battery(
+    battery: &BatterySpec,
+    board: &Board,
+    taken: &mut BTreeMap<u8, String>,
+    problems: &mut Problems,
+) -> Option<Fitted> {
+    let label = "battery".to_owned();
+    let field = |name: &'static str| Field::at(&["battery", name]);
+    let pin = pin(board, Some(&battery.pin), PinKind::Analog, &label, field, problems);
+    let pin = pin.filter(|pin| is_free(taken, pin, &label, field("pin"), problems));
+    let volts_most = f64::from(board.adc.millivolts) / 1000.0;
+    let at_pin = battery.full_volts / battery.divider;
+    if at_pin > volts_most {
+        let message = format!(
+            "a full battery puts {at_pin:.2} V on the pin; the {} measures up to {volts_most} V",
+            board.name
+        );
+        let least = (battery.full_volts / volts_most * 10.0).ceil() / 10.0;
+        problems.always(Code::OutOfRange, field("fullVolts"), &message).help =
+            vec![format!("put a divider between them, with `divider: {least}` or more")];
+    }
+    let span = battery.full_volts - battery.empty_volts;
+    if span <= 0.0 {
+        return None; // told by whoever checks manifests
+    }
+    let percent_of_count =
+        100.0 * battery.divider * volts_most / f64::from((1_u32 << board.adc.bits) - 1) / span;
+    if percent_of_count > PERCENT_OF_COUNT_MAX {
+        let message = format!(
+            "from empty to full the {} sees {:.0} steps only; {:.0} are the least",
+            board.name,
+            100.0 / percent_of_count,
+            100.0 / PERCENT_OF_COUNT_MAX
+        );
+        problems.always(Code::OutOfRange, field("fullVolts"), &message).help =
+            vec!["a smaller divider gives more of them".to_owned()];
+    }
+    let driver = Driver::Battery {
+        burst: 8,
+        factor: (percent_of_count * 65_536.0).round() as i64,
+        offset: fixed(-100.0 * battery.empty_volts / span, 0),
+        period: BATTERY_PERIOD_MS,
+    };
+    Some(Fitted { label, pin: pin?, driver, properties: Vec::new() })
 }
 
 fn part_name(part: SensorPart) -> String {

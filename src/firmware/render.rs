@@ -116,10 +116,14 @@ fn fill(template: &str, firmware: &Firmware, build: &str) -> String {
                 _ => &firmware.sensors,
             };
             let properties = part.properties.iter().map(|index| name(index, of));
+            let properties = match part.driver {
+                Driver::Battery { .. } => "what is left, in percent".to_owned(),
+                _ => properties.collect::<Vec<_>>().join(", "),
+            };
             context! {
                 pin => part.pin.0.as_str(),
                 part => part.label.as_str(),
-                properties => properties.collect::<Vec<_>>().join(", "),
+                properties => properties,
             }
         })
         .collect();
@@ -173,6 +177,7 @@ fn config(firmware: &Firmware, build: &str) -> String {
     line(&mut text, "ET_BUILD", &format!("\"{build}\""));
     line(&mut text, "ET_LINK_SERIAL", &u8::from(serial));
     line(&mut text, "ET_RADIO", &u8::from(!serial));
+    line(&mut text, "ET_RSSI", &u8::from(!serial));
     text += "\n// Sizes.\n";
     line(&mut text, "ET_SENSORS", &firmware.sensors.len());
     line(&mut text, "ET_ACTUATORS", &firmware.actuators.len());
@@ -224,6 +229,7 @@ fn config(firmware: &Firmware, build: &str) -> String {
 /// Drivers, and which of them gives or takes which property.
 fn parts(firmware: &Firmware) -> String {
     let [mut curves, mut parts, mut reads, mut acts, mut begin] = <[String; 5]>::default();
+    let mut battery = String::new();
     let sensors = firmware.sensors.len();
     for (number, part) in firmware.fitted.iter().enumerate() {
         let pin = part.pin.1;
@@ -232,11 +238,16 @@ fn parts(firmware: &Firmware) -> String {
             reads += &format!("  case {index}: return {call}; \\\n");
         };
         match &part.driver {
-            Driver::Linear { burst, factor, offset, period } => {
+            Driver::Linear { burst, factor, offset, period }
+            | Driver::Battery { burst, factor, offset, period } => {
                 parts += &format!(
                     "  et::Linear part{number}({pin}, {burst}, {factor}L, {offset}L, {period}); \\\n"
                 );
-                read(first, format!("part{number}.read(now)"));
+                let call = format!("part{number}.read(now)");
+                match part.driver {
+                    Driver::Battery { .. } => battery = format!("#define ET_BATTERY {call}\n"),
+                    _ => read(first, call),
+                }
             }
             Driver::Curve { burst, points, period } => {
                 let points: Vec<String> = points.iter().map(|point| value(*point)).collect();
@@ -298,5 +309,5 @@ fn parts(firmware: &Firmware) -> String {
     ] {
         text += &format!("#define {name} \\\n{body}\n");
     }
-    text
+    text + &battery
 }

@@ -1336,6 +1336,13 @@ impl<'a> Checker<'a, '_> {
         if let Some(transmission) = &profile.transmission {
             self.transmission(transmission, &["spec", "transmission"]);
         }
+        if let Some(battery) = &profile.battery
+            && battery.full_volts <= battery.empty_volts
+        {
+            let (full, empty) = (battery.full_volts, battery.empty_volts);
+            let message = format!("`fullVolts` ({full}) is not more than `emptyVolts` ({empty})");
+            self.error(Code::BadBounds, &["spec", "battery", "fullVolts"], message);
+        }
         for problem in firmware::check(profile) {
             let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
             self.error(problem.code, &path, problem.message).help.extend(problem.help);

@@ -925,6 +925,9 @@ pub struct NodeProfileSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub actuators: Vec<ActuatorSpec>,
+    /// The battery that it runs on, if it measures it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub battery: Option<BatterySpec>,
     /// The transmission programs in its firmware; left out, all that fit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<String>,
@@ -1073,6 +1076,29 @@ pub enum ActuatorPart {
     Servo,
     /// A tone.
     Buzzer,
+}
+
+/// A node's battery, measured at an analog pin. Its nodes report what is left as a percentage, a
+/// straight line from `emptyVolts` to `fullVolts`; rules read it as `node.battery`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BatterySpec {
+    /// The analog pin that it is connected to, as printed on the board: `A3`, `GPIO35`.
+    pub pin: Pin,
+    /// Its voltage when it is empty, V: 3.3 of a lithium cell.
+    #[schemars(range(min = 0, max = 100))]
+    pub empty_volts: f64,
+    /// Its voltage when it is full, V: 4.2 of a lithium cell.
+    #[schemars(range(min = 0, max = 100))]
+    pub full_volts: f64,
+    /// How much less is at the pin, where there is a divider: (R1 + R2) / R2, so 2 with two equal
+    /// resistors. Left out, the battery is at the pin.
+    #[serde(default = "unit_scale")]
+    #[schemars(range(min = 1, max = 100))]
+    pub divider: f64,
+    /// Below this share the node is low on battery.
+    #[serde(default = "low_default")]
+    pub low: Percent,
 }
 
 /// How a node's memory is shared out.
@@ -1369,6 +1395,10 @@ const fn is_false(value: &bool) -> bool {
 
 const fn unit_scale() -> f64 {
     1.0
+}
+
+const fn low_default() -> Percent {
+    Percent::new(15.0)
 }
 
 const fn lease_default() -> Duration {

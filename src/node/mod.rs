@@ -32,7 +32,9 @@ pub const READING_LEN_MAX: usize = 64 * 1024;
 /// What a message of a node is about: the last part of its topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leaf {
-    /// `state`: retained, with the last will `{"up": 0}`.
+    /// `state`: what the node is, retained, with the last will `{"up": 0, "boot": B}`. Of any MQTT
+    /// client `{"up": 1, "boot": B}` will do, and `rssi` (dBm, negative) and `battery` (percent, 0 to
+    /// 100) may stand beside them; see [`wire::State`].
     State,
     /// `data`: a reading.
     Data,

@@ -14,6 +14,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
@@ -33,6 +34,8 @@ pub const LINE_LEN_MAX: usize = 4096;
 pub const RESERVED: [&str; 7] = ["k", "boot", "seq", "ms", "program", "old", "time"];
 /// Properties that one command may name, in `on=` and in each list of thresholds.
 pub const PROPERTIES_MAX: usize = 16;
+/// Received signals that a node may report, dBm: from below what LoRa still hears.
+pub const RSSI: RangeInclusive<i64> = -200..=-1;
 
 // ---------------------------------------------------------------------------------------------
 // Scalars
@@ -213,6 +216,26 @@ mod maybe_flag {
     ) -> Result<Option<bool>, D::Error> {
         Ok(Option::<u64>::deserialize(from)?.map(|flag| flag != 0))
     }
+}
+
+fn within<'de, D: Deserializer<'de>, T: TryFrom<i64>>(
+    from: D,
+    range: RangeInclusive<i64>,
+) -> Result<Option<T>, D::Error> {
+    let Some(number) = Option::<i64>::deserialize(from)? else { return Ok(None) };
+    let fits = Some(number).filter(|number| range.contains(number));
+    let fits = fits.and_then(|number| T::try_from(number).ok()).map(Some);
+    fits.ok_or_else(|| {
+        D::Error::custom(format!("{number} is not from {} to {}", range.start(), range.end()))
+    })
+}
+
+fn dbm<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i16>, D::Error> {
+    within(from, RSSI)
+}
+
+fn percent<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u8>, D::Error> {
+    within(from, 0..=100)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -919,6 +942,13 @@ pub struct Ack {
     /// Seconds until the transmission is reverted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<u32>,
+    /// The received signal, dBm; see [`RSSI`]. Firmware says it in answers to `hb` and
+    /// `info` only.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "dbm")]
+    pub rssi: Option<i16>,
+    /// What is left in the battery, percent, 0 to 100. Said as the signal is.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "percent")]
+    pub battery: Option<u8>,
     /// The transmission that the node has now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tx: Option<Tx>,
@@ -948,6 +978,19 @@ pub struct Event {
 }
 
 /// What a node is; retained. The last will is `{"up":0,"boot":…}`.
+///
+/// Any MQTT client may publish one for itself: `up` and `boot` are all that it needs.
+///
+/// ```
+/// use edgetwin::node::{Leaf, wire::Uplink};
+/// let read = |payload: &str| Uplink::decode_as(&Leaf::State, payload.as_bytes());
+/// let Ok(Some(Uplink::State(state))) = read(r#"{"up":1,"boot":4,"rssi":-61,"battery":83}"#) else {
+///     panic!("it is a state");
+/// };
+/// assert_eq!((state.rssi, state.battery), (Some(-61), Some(83)));
+/// assert!(read(r#"{"up":1,"boot":4,"rssi":61}"#).is_err(), "it is negative");
+/// assert!(read(r#"{"up":1,"boot":4,"battery":101}"#).is_err(), "it is a share");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Whether it is there.
@@ -976,6 +1019,12 @@ pub struct State {
     /// The lease, s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<u32>,
+    /// The received signal, dBm; see [`RSSI`].
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "dbm")]
+    pub rssi: Option<i16>,
+    /// What is left in the battery, percent, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "percent")]
+    pub battery: Option<u8>,
     /// How it talks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tx: Option<Tx>,
@@ -1491,6 +1540,10 @@ mod tests {
             })
     }
 
+    fn health() -> impl Strategy<Value = (Option<i16>, Option<u8>)> {
+        (proptest::option::of(-200_i16..=-1), proptest::option::of(0_u8..=100))
+    }
+
     proptest! {
         #[test]
         fn a_command_is_read_back(
@@ -1516,16 +1569,34 @@ mod tests {
             dup in any::<bool>(),
             base in tx(),
             group in tx(),
+            health in health(),
         ) {
             let (boot, ms, id) = ids;
             let groups = Pairs(vec![("a,b".to_owned(), Tx { kept: None, ..group })]);
             let tx = Some(Tx { groups, ..base });
+            let (rssi, battery) = health;
             let ack = Ack {
-                boot, ms, id, st: AckStatus::Ok, dup, why: None, lease: Some(60), trial: None, tx,
-                act: None,
+                boot, ms, id, st: AckStatus::Ok, dup, why: None, lease: Some(60), trial: None, rssi,
+                battery, tx, act: None,
             };
             let uplink = Uplink::Ack(ack);
             prop_assert_eq!(Uplink::decode(&uplink.encode()), Ok(uplink));
+        }
+
+        #[test]
+        fn health_is_read_within_its_range_only(rssi in -400_i64..200, battery in -100_i64..300) {
+            let good = RSSI.contains(&rssi) && (0..=100).contains(&battery);
+            let text = format!("{{\"up\":1,\"boot\":1,\"rssi\":{rssi},\"battery\":{battery}}}");
+            match Uplink::decode_as(&Leaf::State, text.as_bytes()) {
+                Ok(Some(Uplink::State(state))) => {
+                    prop_assert!(good);
+                    prop_assert_eq!(state.rssi.map(i64::from), Some(rssi));
+                    prop_assert_eq!(state.battery.map(i64::from), Some(battery));
+                    prop_assert_eq!(Uplink::State(state).encode(), text.replace("{\"up\"", "{\"k\":\"b\",\"up\""));
+                }
+                Ok(read) => prop_assert!(false, "{:?}", read),
+                Err(_) => prop_assert!(!good),
+            }
         }
 
         #[test]

@@ -90,6 +90,8 @@ struct Answer {
 enum Shown {
     Nothing,
     Transmission,
+    Health,
+    HealthAndTransmission,
     Actuator(usize),
 }
 
@@ -99,6 +101,10 @@ type Refusal = (AckStatus, &'static str);
 pub trait Environment {
     /// A sensor's value in its property's fixed point; none if it does not answer.
     fn read(&mut self, sensor: usize) -> Option<i32>;
+    /// The received signal, dBm; none without a radio.
+    fn rssi(&mut self) -> Option<i16>;
+    /// What is left in the battery, percent; none without one.
+    fn battery(&mut self) -> Option<u8>;
     /// Whether a message would leave now.
     fn ready(&self) -> bool;
     /// Sends a message.
@@ -283,7 +289,8 @@ impl Node {
         }
         if self.state_due && env.ready() {
             self.state_due = false;
-            env.send(self.state(now));
+            let state = self.state(now, env);
+            env.send(state);
         }
         if env.ready() {
             self.send_events(now, env);
@@ -634,7 +641,7 @@ impl Node {
         }
     }
 
-    fn state(&self, now: u32) -> Uplink {
+    fn state(&self, now: u32, env: &mut dyn Environment) -> Uplink {
         Uplink::State(State {
             up: true,
             boot: self.boot,
@@ -645,6 +652,8 @@ impl Node {
             cause: Some(Cause::Power),
             lost: Some(self.lost),
             lease: Some(self.lease_ms / 1000),
+            rssi: env.rssi(),
+            battery: env.battery(),
             tx: Some(self.report()),
             version: Some(self.version),
             via: None,
@@ -663,20 +672,20 @@ impl Node {
         if id == 0 {
             let why = "id";
             let refusal = Answer { id, status: AckStatus::Range, why, shown: Shown::Nothing };
-            return env.send(self.answer(&refusal, false, now));
+            return self.send_answer(&refusal, false, now, env);
         }
         if let Some(known) = self.answers.iter().find(|answer| answer.id == id).cloned() {
             if known.status == AckStatus::Ok {
                 self.renew(now);
             }
-            return env.send(self.answer(&known, true, now));
+            return self.send_answer(&known, true, now, env);
         }
         let done = match parsed {
             Err(error) if error.why == "length" => {
                 // Nothing of it was looked at: it is not remembered either.
                 let (status, why) = (error.status, error.why);
                 let refusal = Answer { id, status, why, shown: Shown::Nothing };
-                return env.send(self.answer(&refusal, false, now));
+                return self.send_answer(&refusal, false, now, env);
             }
             Err(error) => Err((error.status, error.why)),
             Ok(command) => {
@@ -694,7 +703,7 @@ impl Node {
             self.renew(now);
         }
         let answer = Answer { id, status, why, shown };
-        env.send(self.answer(&answer, false, now));
+        self.send_answer(&answer, false, now, env);
         if self.answers.len() == IDS {
             self.answers.pop_front();
         }
@@ -719,7 +728,7 @@ impl Node {
         self.leased = true;
     }
 
-    fn answer(&self, what: &Answer, dup: bool, now: u32) -> Uplink {
+    fn send_answer(&self, what: &Answer, dup: bool, now: u32, env: &mut dyn Environment) {
         let good = what.status == AckStatus::Ok;
         let trial = self
             .trial
@@ -736,7 +745,15 @@ impl Node {
             }
             _ => None,
         };
-        Uplink::Ack(Ack {
+        let (health, transmission) = match what.shown {
+            _ if !good => (false, false),
+            Shown::Nothing | Shown::Actuator(_) => (false, false),
+            Shown::Transmission => (false, true),
+            Shown::Health => (true, false),
+            Shown::HealthAndTransmission => (true, true),
+        };
+        let (rssi, battery) = if health { (env.rssi(), env.battery()) } else { (None, None) };
+        env.send(Uplink::Ack(Ack {
             boot: self.boot,
             ms: now,
             id: what.id,
@@ -745,9 +762,11 @@ impl Node {
             why: (what.status == AckStatus::Range).then(|| what.why.to_owned()),
             lease: good.then_some(self.lease_ms / 1000),
             trial,
-            tx: (good && what.shown == Shown::Transmission).then(|| self.report()),
+            rssi,
+            battery,
+            tx: transmission.then(|| self.report()),
             act,
-        })
+        }));
     }
 
     fn find(properties: &[Property], name: &str) -> Option<usize> {
@@ -763,7 +782,7 @@ impl Node {
     fn obey(&mut self, op: Op, now: u32, env: &mut dyn Environment) -> Result<Shown, Refusal> {
         let range = |why| (AckStatus::Range, why);
         match op {
-            Op::Heartbeat => {}
+            Op::Heartbeat => return Ok(Shown::Health),
             Op::Prog(prog) => {
                 self.program(&prog, now).map_err(range)?;
                 return Ok(Shown::Transmission);
@@ -801,7 +820,7 @@ impl Node {
             Op::Time { unix_ms } => self.unix = Some((unix_ms, now)),
             Op::Info => {
                 self.state_due = true;
-                return Ok(Shown::Transmission);
+                return Ok(Shown::HealthAndTransmission);
             }
             Op::Reset => self.restart = true,
             Op::Act { property, value } => {
@@ -964,6 +983,8 @@ mod tests {
     #[derive(Default)]
     struct Bench {
         values: Vec<Option<i32>>,
+        rssi: Option<i16>,
+        battery: Option<u8>,
         link: bool,
         lines: Vec<String>,
     }
@@ -971,6 +992,14 @@ mod tests {
     impl Environment for Bench {
         fn read(&mut self, sensor: usize) -> Option<i32> {
             self.values[sensor]
+        }
+
+        fn rssi(&mut self) -> Option<i16> {
+            self.rssi
+        }
+
+        fn battery(&mut self) -> Option<u8> {
+            self.battery
         }
 
         fn ready(&self) -> bool {
@@ -992,8 +1021,8 @@ mod tests {
 
     fn replay(steps: &[serde_json::Value]) -> Vec<String> {
         let firmware = firmware();
-        let mut bench =
-            Bench { values: vec![None; firmware.sensors.len()], link: true, lines: vec![] };
+        let values = vec![None; firmware.sensors.len()];
+        let mut bench = Bench { values, link: true, ..Bench::default() };
         let mut node = Node::new(firmware, "00000000".to_owned(), 1, 0);
         let mut now = 0;
         for step in steps {
@@ -1015,6 +1044,8 @@ mod tests {
                     let (version, body) = rest.split_once(' ').unwrap();
                     node.desired(version.parse().unwrap(), body, now, &mut bench);
                 }
+                "rssi" => bench.rssi = rest.parse().ok(),
+                "battery" => bench.battery = rest.parse().ok(),
                 "link" => {
                     bench.link = rest == "up";
                     if bench.link {

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use super::{FAULT_GAP, Node, SPEED, START_S};
+use super::{FAULT_GAP, Node, SPEED, START_S, battery};
 use crate::edgeai::generate::{CHANNELS, Generator};
 use crate::firmware::{Firmware, render};
 use crate::http::stopped;
@@ -116,6 +116,9 @@ pub(super) async fn run(
         for (index, channel, places) in &sensors {
             let units = f64::from(sample.values[*channel]) * 10_f64.powi((*places).into());
             lines += &format!("value {index} {}\n", units.round() as i64);
+        }
+        if image.battery {
+            lines += &format!("battery {}\n", battery(number, started.elapsed()));
         }
         if child.is_none() {
             match spawn(&node, &program, &broker, first) {

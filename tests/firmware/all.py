@@ -277,6 +277,57 @@ def test_golden_features():
     golden("features")
 
 
+def hung(seconds, *script):
+    """What the Uno says that hangs now and then, with its boot lines; its watchdog is the only help."""
+    folder = toolchain.generate(toolchain.WORK, HERE / "plain.yaml", profile="uno-plain")[0]
+    trace, script_path = toolchain.WORK / "trace.csv", toolchain.WORK / "script"
+    write_trace(trace, seconds)
+    script_path.write_text("".join(f"{ms} {body if body == 'hang' else down(body)}\n" for ms, body in script))
+    said = toolchain.run(toolchain.build_avrnode(), toolchain.build_uno(folder), "--trace", trace,
+                         "--seconds", seconds, "--script", script_path)
+    hangs = [ms for ms, body in script if body == "hang"]
+    resets = [int(ms) for ms in re.findall(r"^reset (\d+)$", said, re.M)]
+    # Two seconds from when it was fed last, and nothing else resets it.
+    assert len(resets) == len(hangs) and all(1900 <= reset - hang <= 2200 for hang, reset in zip(hangs, resets)), resets
+    stack = 0x900 - int(re.search(r"^stack (\d+) at", said, re.M)[1])
+    assert stack <= STACK_MAX, f"{stack} bytes of stack"
+    bodies, cut = [], 0
+    for line in re.findall(r"^\{.*", said, re.M):
+        if re.search(r"\*[0-9A-F]{4}$", line):
+            bodies.append(unframe(line))
+        else:
+            cut += 1
+    boots = [body for body in bodies if body["k"] == "b"]
+    assert [boot["boot"] for boot in boots] == list(range(1, len(hangs) + 2)), boots
+    assert [boot["cause"] for boot in boots] == ["power"] + ["wdt"] * len(hangs), boots
+    return bodies, boots, cut
+
+
+def test_watchdog():
+    """A hang on trial comes back in the kept program, also out of a line; the third soon is too many."""
+    bodies, boots, cut = hung(
+        25, (500, "1 prog interval period=300"), (900, "2 keep"), (1500, "3 prog interval period=100 trial=60"),
+        (3012, "hang"), (8000, "4 hb"), (9000, "hang"), (15000, "hang"))
+    assert cut == 1, f"{cut} lines were cut; the first hang is meant to be in the middle of one"
+    assert [boot["tx"]["pmin"] for boot in boots] == [1000, 300, 300, 1000], boots
+    for boot in boots:
+        readings = [(0, body) for body in bodies if body["k"] == "s" and body["boot"] == boot["boot"]]
+        period = 100 if boot["boot"] == 1 else boot["tx"]["pmin"]
+        assert all(abs(span - period) <= 3 for span in spans(readings, 5)), readings
+        assert readings[0][1]["seq"] == 0 and no_gap(readings) >= 8, readings
+    acks = [(body["id"], body["boot"]) for body in bodies if body["k"] == "a"]
+    assert acks == [(1, 1), (2, 1), (3, 1), (4, 2)], acks
+    events = [(body["boot"], body["ev"], body.get("why")) for body in bodies if body["k"] == "x"]
+    assert events == [(4, "safe", "resets")], events
+
+
+def test_watchdog_settled():
+    """A node that ran for a minute has settled: what hung before does not count any more."""
+    _, boots, _ = hung(80, (500, "1 prog interval period=300"), (900, "2 keep"), (2000, "hang"), (6000, "hang"),
+                       (75000, "hang"))
+    assert [boot["tx"]["pmin"] for boot in boots] == [1000, 300, 300, 300], boots
+
+
 def host_program():
     plain = toolchain.generate(toolchain.WORK, HERE / "plain.yaml", profile="esp32-plain", host=True)
     return toolchain.build_host(plain[0])
@@ -334,7 +385,7 @@ class Runtime:
         return toolchain.run("curl", "-sf", self.server.url("http") + path)
 
 
-INPUTS = ["analog 34 500", "swing 34 60", "analog 35 1000", "dht 4 213 405"]
+INPUTS = ["analog 34 500", "swing 34 60", "analog 35 1000", "dht 4 213 405", "analog 32 1975"]
 
 
 class Lab:
@@ -393,6 +444,16 @@ def test_host_commands():
         assert body["light"] == 800, body
         lab.node.say("dht 4 off")
         watcher.wait("event", lambda body: body["ev"] == "fault", timeout=15)
+        # 1.975 V behind the divider are 72 % of the way from 3.3 V to 4.2 V.
+        ack = watcher.command("23 hb")
+        assert (ack["rssi"], ack["battery"]) == (-60, 72), ack
+        lab.node.say("rssi -75", "battery 41")
+        for number, body in ((24, "hb"), (25, "info")):
+            ack = watcher.command(f"{number} {body}")
+            assert (ack["rssi"], ack["battery"]) == (-75, 41), ack
+        watcher.wait("state", lambda state: (state["rssi"], state["battery"]) == (-75, 41))
+        ack = watcher.command("26 get")
+        assert "rssi" not in ack and "battery" not in ack, ack
         no_gap(watcher.all("data"))
 
 
@@ -508,6 +569,8 @@ def test_gateway():
     try:
         _, state = watcher.wait("state", lambda body: body.get("up") == 1)
         assert state["via"] and state["board"] == "uno", state
+        # 3.8 V at the pin, in steps of half a percent; a serial line has no signal strength.
+        assert 55 <= state["battery"] <= 57 and "rssi" not in state, state
         # What the twin asks for reaches the node.
         at, ack = watcher.wait("ack", lambda ack: ack.get("tx", {}).get("pmin") == 200)
         reading, body = watcher.wait("data", after=at)

@@ -3,13 +3,15 @@
 //     avrnode FIRMWARE.elf --trace TRACE.csv --seconds N [--script FILE]   flat out, to stdout
 //     avrnode FIRMWARE.elf --trace TRACE.csv --pty                         in real time, on a pty
 //
-// A flat-out run ends with `stack N at PC`: the lowest address that the stack reached, and where.
+// A flat-out run ends with `reset MS` for each reset by the watchdog, and with `stack N at PC`: the
+// lowest address that the stack reached, and where.
 //
 // The trace has lines `ms,A0,A1,A2,swing,temperature,humidity` in mV, mV, mV, mV, 0.1 degrees and
 // 0.1 %; each holds from its time on, and the last for ever. `swing` is added to and taken off A2
-// from one conversion to the next. The DHT11 is on pin 2; outputs are pins 5 and 7. The script has
-// lines `ms text`: what is sent to the node, and when. With --pty the name of the line is printed
-// first. A pty has no DTR, so opening it does not reset the node.
+// from one conversion to the next. A battery of 3.8 V is at A3. The DHT11 is on pin 2; outputs are
+// pins 5 and 7. The script has lines `ms text`: what is sent to the node, and when; `ms hang` makes it
+// hang until its watchdog resets it. With --pty the name of the line is printed first. A pty has no
+// DTR, so opening it does not reset the node.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +33,7 @@
 
 #define TRACE_MAX 4096
 #define QUEUE 4096
+#define RESETS_MAX 64
 
 static struct { long ms, value[6]; } trace[TRACE_MAX];
 static int trace_len, trace_at;
@@ -39,7 +42,7 @@ static long script_ms[1024];
 static int script_len, script_at;
 
 static avr_t *avr;
-static avr_irq_t *adc[3], *dht, *uart_in;
+static avr_irq_t *adc[4], *dht, *uart_in;
 static int upward;
 static unsigned char queue[QUEUE];
 static unsigned queue_head, queue_len;
@@ -64,6 +67,7 @@ static void converting(avr_irq_t *irq, uint32_t value, void *param) {
   avr_raise_irq(adc[0], v[0]);
   avr_raise_irq(adc[1], v[1]);
   avr_raise_irq(adc[2], v[2] + (upward ? v[3] / 2 : -v[3] / 2));
+  avr_raise_irq(adc[3], 3800);
 }
 
 // ---- DHT11 ------------------------------------------------------------------------------------
@@ -153,6 +157,34 @@ static avr_cycle_count_t serial_step(avr_t *a, avr_cycle_count_t when, void *par
   return when + avr_usec_to_cycles(a, 87);
 }
 
+// ---- hanging ------------------------------------------------------------------------------------
+
+static avr_flashaddr_t hung_at;
+static unsigned char healthy[2];
+static int hung;
+static long reset_ms[RESETS_MAX];
+static int resets;
+
+// The instruction that is next becomes a jump to itself. Interrupts go on where they were on, and do
+// not feed the watchdog.
+static void hang(void) {
+  if (hung) return;
+  hung = 1;
+  hung_at = avr->pc;
+  memcpy(healthy, avr->flash + hung_at, 2);
+  memcpy(avr->flash + hung_at, "\xff\xcf", 2);  // rjmp .-2
+}
+
+// simavr's watchdog resets by a run callback of its own. It has set WDRF then, and left the watchdog
+// on at its shortest, as silicon does; what is lost is all timers of the simulation, ours too.
+static void was_reset(void) {
+  if (hung) memcpy(avr->flash + hung_at, healthy, 2);
+  hung = 0;
+  if (resets < RESETS_MAX) reset_ms[resets++] = now_ms();
+  dht_edge = dht_edges = dht_output = 0;
+  avr_cycle_timer_register_usec(avr, 87, serial_step, NULL);
+}
+
 static void output(avr_irq_t *irq, uint32_t value, void *param) {
   (void)irq;
   if (pty < 0) printf("pin %ld %u\n", (long)param, value & 1);
@@ -218,7 +250,7 @@ int main(int argc, char **argv) {
   avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUT_XOFF), xoff, NULL);
   uart_in = avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_INPUT);
   avr_cycle_timer_register_usec(avr, 87, serial_step, NULL);
-  for (int i = 0; i < 3; i++) adc[i] = avr_io_getirq(avr, AVR_IOCTL_ADC_GETIRQ, ADC_IRQ_ADC0 + i);
+  for (int i = 0; i < 4; i++) adc[i] = avr_io_getirq(avr, AVR_IOCTL_ADC_GETIRQ, ADC_IRQ_ADC0 + i);
   avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_ADC_GETIRQ, ADC_IRQ_OUT_TRIGGER), converting, NULL);
   converting(NULL, 0, NULL);
   dht = avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ('D'), 2);
@@ -238,11 +270,13 @@ int main(int argc, char **argv) {
     printf("%s\n", name);
     fflush(stdout);
   }
+  const avr_run_t run = avr->run;
   struct timespec start;
   clock_gettime(CLOCK_MONOTONIC, &start);
   for (long ms = 0; !seconds || ms < seconds * 1000; ms++) {
     while (script_at < script_len && script_ms[script_at] <= ms) {
-      feed((const unsigned char *)script_line[script_at], strlen(script_line[script_at]));
+      if (!strcmp(script_line[script_at], "hang\n")) hang();
+      else feed((const unsigned char *)script_line[script_at], strlen(script_line[script_at]));
       script_at++;
     }
     if (real) {
@@ -257,7 +291,9 @@ int main(int argc, char **argv) {
     }
     const avr_cycle_count_t until = (avr_cycle_count_t)(ms + 1) * 16000;
     while (avr->cycle < until) {
+      const int reset = avr->run != run;
       const int state = avr_run(avr);
+      if (reset) was_reset();
       // The deepest that the stack went, over every instruction.
       const unsigned stack = avr->data[R_SPL] | avr->data[R_SPL + 1] << 8;
       if (stack < lowest && stack > 0x100) {
@@ -268,6 +304,7 @@ int main(int argc, char **argv) {
     }
   }
   fflush(stdout);
+  for (int i = 0; i < resets; i++) printf("reset %ld\n", reset_ms[i]);
   printf("stack %u at 0x%x\n", lowest, lowest_at);
   return 0;
 }

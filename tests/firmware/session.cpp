@@ -12,9 +12,11 @@ namespace {
 struct Bench : et::Port {
   et::value_t values[ET_SENSORS];
   bool link;
+  int16_t signal;
+  uint8_t charge;
   uint8_t memory[1024];
 
-  Bench() : link(true) {
+  Bench() : link(true), signal(0), charge(0xFF) {
     for (int i = 0; i < ET_SENSORS; i++) values[i] = et::NONE;
     memset(memory, 0xFF, sizeof memory);
   }
@@ -29,6 +31,8 @@ struct Bench : et::Port {
   void save(uint16_t at, const void *from, uint8_t len) override { memcpy(memory + at, from, len); }
   void restart() override {}
   bool radio(const char *) override { return false; }
+  int16_t rssi() override { return signal; }
+  uint8_t battery(uint32_t) override { return charge; }
 };
 
 }  // namespace
@@ -55,6 +59,10 @@ int main(int, char **) {
       char *body = strchr(rest, ' ');
       *body++ = 0;
       node.desired(static_cast<uint32_t>(atol(rest)), body, now);
+    } else if (!strcmp(line, "rssi")) {
+      bench.signal = static_cast<int16_t>(atoi(rest));  // none: 0
+    } else if (!strcmp(line, "battery")) {
+      bench.charge = strcmp(rest, "none") ? static_cast<uint8_t>(atoi(rest)) : 0xFF;
     } else if (!strcmp(line, "link")) {
       bench.link = !strcmp(rest, "up");
       if (bench.link) node.connected();

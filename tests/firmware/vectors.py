@@ -21,6 +21,8 @@ def build():
     source.mkdir(exist_ok=True)
     # The build's digest is part of the state; sessions do not depend on it.
     config = re.sub(r'ET_BUILD ".*"', 'ET_BUILD "00000000"', (folder / "et_config.h").read_text())
+    # A serial line has no signal strength; a session may give one.
+    config = config.replace("#define ET_RSSI 0", "#define ET_RSSI 1")
     for path in folder.glob("et_*"):
         (source / path.name).write_bytes(path.read_bytes())
     (source / "et_config.h").write_text(config)
