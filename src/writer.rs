@@ -620,6 +620,23 @@ impl Writer {
         Ok(())
     }
 
+    /// Events of all twins from `since_us` on, oldest first, until `use_event` returns `false`;
+    /// whether none of them was dropped or lies further back in the log than `bytes_max`. Reads
+    /// the log in one go and holds no lock: for a thread of its own.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub fn events_since(
+        &self,
+        since_us: i64,
+        bytes_max: u64,
+        mut use_event: impl FnMut(LoggedEvent<'_>) -> bool,
+    ) -> io::Result<bool> {
+        store::read_since(&*self.disk, since_us, bytes_max, |record| {
+            record.kind != kind::EVENT || use_event(LoggedEvent(record))
+        })
+    }
+
     /// Returns when a snapshot is due.
     pub async fn snapshot_due(&self) {
         self.snapshot_due.notified().await;
@@ -679,6 +696,32 @@ pub enum HistoryRecord {
     Event(Event),
     /// The whole twin, where a loss was accepted.
     State(Box<Twin>),
+}
+
+/// An event as the log has it.
+#[derive(Debug, Clone, Copy)]
+pub struct LoggedEvent<'a>(Record<'a>);
+
+impl LoggedEvent<'_> {
+    /// The twin's ID.
+    pub fn id(&self) -> &str {
+        self.0.key
+    }
+
+    /// The revision that it gave.
+    pub fn revision(&self) -> u64 {
+        self.0.revision
+    }
+
+    /// When, microseconds since 1970.
+    pub fn time_us(&self) -> i64 {
+        self.0.time_us
+    }
+
+    /// What happened; `None` if it cannot be read.
+    pub fn event(&self) -> Option<Event> {
+        serde_json::from_slice(self.0.payload).ok()
+    }
 }
 
 impl Inner {

@@ -2,7 +2,8 @@
 //!
 //! One task has the controller. Changes of twins and words of nodes wait for it in a bounded
 //! queue; if it is overrun the newest state of every twin is read again, so that only windows miss
-//! values, and that is counted. What it decides is made durable first: the commands with their
+//! values, and that is counted. What windows held before a start, or before their rule was there, a
+//! thread of its own reads from the log, one pass for all that are asked for at a time. What it decides is made durable first: the commands with their
 //! ids, and what is desired in the twins. Only then is anything said to a node, so a command that
 //! a node heard is never forgotten.
 
@@ -15,12 +16,13 @@ use serde_json::Value;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
 
-use super::controller::{self, Controller, Effects, Note, Observed, Stage, TRANSMISSION};
+use super::controller::{self, Controller, Effects, Note, Observed, Past, Stage, TRANSMISSION};
 use super::decide::NodeSpec;
 use super::rule::Rule;
 use crate::node::mqtt::{INLINE_COMMIT_MAX, Outbox};
 use crate::node::wire::Uplink;
 use crate::node::{Leaf, Topic, Uplinks};
+use crate::scalar::rfc3339;
 use crate::telemetry::{Severity, Telemetry, now_us};
 use crate::twin::aggregate::Aggregates;
 use crate::twin::path::Path;
@@ -37,6 +39,10 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Inputs that are taken in one go, so that what follows from the first is not kept waiting.
 const ROUND_MAX: usize = 4096;
 
+/// Bytes of the log that are read back for windows, some 1.5 million readings. Where a window
+/// reaches further back it is shorter until it has filled.
+const READ_BACK_MAX: u64 = 256 << 20;
+
 /// Something that happened.
 enum Input {
     Changed(Box<Committed>, i64),
@@ -50,6 +56,10 @@ struct Inbox {
     nodes: BTreeMap<ThingId, Option<Arc<NodeSpec>>>,
     /// All rules, if they changed.
     rules: Option<Vec<Rule>>,
+    /// Windows that are to be read, and those that were.
+    wanted: Past,
+    read: Vec<Past>,
+    reading: bool,
     overrun: bool,
     regroup: bool,
 }
@@ -201,7 +211,8 @@ impl Control {
                 lock(&self.controller).not_stored();
                 again = None;
             }
-            let effects = self.round();
+            let mut effects = self.round();
+            self.read_back(std::mem::take(&mut effects.past), &stop);
             if !self.carry_out(effects).await {
                 again = Some(Instant::now() + STORE_RETRY);
             }
@@ -240,14 +251,15 @@ impl Control {
 
     /// Takes what waits, and decides.
     fn round(&self) -> Effects {
-        let (inputs, nodes, rules, overrun, mut joined) = {
+        let (inputs, nodes, rules, read, overrun, mut joined) = {
             let mut inbox = lock(&self.inbox);
             let many = inbox.waiting.len().min(ROUND_MAX);
             let inputs: Vec<Input> = inbox.waiting.drain(..many).collect();
             let nodes = std::mem::take(&mut inbox.nodes);
+            let read = std::mem::take(&mut inbox.read);
             let (overrun, regroup) =
                 (std::mem::take(&mut inbox.overrun), std::mem::take(&mut inbox.regroup));
-            (inputs, nodes, inbox.rules.take(), overrun, regroup)
+            (inputs, nodes, inbox.rules.take(), read, overrun, regroup)
         };
         let mut controller = lock(&self.controller);
         if overrun && self.needed.load(Ordering::Acquire) {
@@ -285,8 +297,58 @@ impl Control {
             self.members_of(&mut controller, &named);
         }
         let now = now_us();
+        for past in read {
+            controller.fill(past, now);
+        }
         controller.tick(now);
         controller.settle(now)
+    }
+
+    /// Has what is wanted of the past read from the log, once what is being read is.
+    fn read_back(self: &Arc<Self>, wanted: Past, stop: &watch::Receiver<bool>) {
+        let mut inbox = lock(&self.inbox);
+        inbox.wanted.extend(wanted);
+        let Some(since_us) = inbox.wanted.since(now_us()).filter(|_| !inbox.reading) else {
+            return;
+        };
+        inbox.reading = true;
+        let mut past = std::mem::take(&mut inbox.wanted);
+        drop(inbox);
+        let (control, stop) = (self.clone(), stop.clone());
+        tokio::task::spawn_blocking(move || {
+            let (started, mut reached) = (Instant::now(), None);
+            let read = control.writer.events_since(since_us, READ_BACK_MAX, |logged| {
+                reached.get_or_insert(logged.time_us());
+                past.take(logged.id(), logged.revision(), logged.time_us(), || logged.event());
+                !*stop.borrow()
+            });
+            let took = started.elapsed();
+            tracing::debug!(windows = past.len(), ?took, "windows were filled from history");
+            let told = match read {
+                Ok(whole) if whole || *stop.borrow() => None,
+                Ok(_) => Some((
+                    Severity::Normal,
+                    "ShortWindows",
+                    match reached {
+                        Some(at) => format!("history was read back to {} only", rfc3339(at)),
+                        None => "no history could be read".to_owned(),
+                    },
+                )),
+                Err(error) => {
+                    let why = format!("history could not be read to its end: {error}");
+                    Some((Severity::Warning, "HistoryUnreadable", why))
+                }
+            };
+            if let Some((severity, reason, why)) = told {
+                let text = format!("{why}; windows that reach further miss what was before");
+                control.telemetry.event(now_us(), severity, reason, "Controller", text);
+            }
+            let mut inbox = lock(&control.inbox);
+            inbox.read.push(past);
+            inbox.reading = false;
+            drop(inbox);
+            control.wake.notify_one();
+        });
     }
 
     /// Shows the controller every twin as it is.
@@ -319,7 +381,7 @@ impl Control {
 
     /// Makes durable what must be, and then says what is to be said; whether it could be stored.
     async fn carry_out(&self, effects: Effects) -> bool {
-        let Effects { documents, changes, notes, messages, timings } = effects;
+        let Effects { documents, changes, past: _, notes, messages, timings } = effects;
         let mut batch = None;
         if !documents.is_empty() {
             let documents =

@@ -93,6 +93,21 @@ impl Series {
         }
     }
 
+    /// Adds the values of a window of the same length that begins where this one ends.
+    pub fn extend(&mut self, later: &Self) {
+        for bucket in &later.buckets {
+            match self.buckets.back_mut() {
+                Some(newest) if newest.number >= bucket.number => newest.add(bucket),
+                _ => self.buckets.push_back(*bucket),
+            }
+        }
+    }
+
+    /// The time from which on values count, microseconds since 1970.
+    pub fn since(&self, now_us: i64) -> i64 {
+        (now_us.div_euclid(self.bucket_us) - BUCKETS).saturating_mul(self.bucket_us)
+    }
+
     /// When the next values leave, microseconds since 1970.
     pub fn due(&self) -> Option<i64> {
         let oldest = self.buckets.front()?;

@@ -446,6 +446,61 @@ pub fn read<T>(
     }
 }
 
+/// Hands `visit` the records from `since_us` on, oldest first, until it returns `false`; whether
+/// none of them is missing because it was dropped or lies further back than `bytes_max`.
+///
+/// Reads whole segments while others append: what is appended meanwhile may be among it or not.
+///
+/// # Errors
+/// Errors of the disk, and those of [`Log::open`].
+pub fn read_since(
+    disk: &dyn Disk,
+    since_us: i64,
+    bytes_max: u64,
+    mut visit: impl FnMut(Record<'_>) -> bool,
+) -> io::Result<bool> {
+    let segments = numbers(&disk.list()?, "seg-");
+    let (mut from, mut bytes, mut whole) = (segments.len(), 0, false);
+    while from > 0 && !whole {
+        let number = segments[from - 1];
+        bytes += match disk.open(&segment_name(number)) {
+            Ok(file) => file.size()?,
+            // Dropped since the list was made, and so are those before it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+        };
+        if bytes > bytes_max {
+            break;
+        }
+        from -= 1;
+        let first = read(disk, Position::new(number, FILE_HEADER_LEN), |record| record.time_us);
+        whole = number == 1 || first.is_ok_and(|time_us| time_us < since_us);
+    }
+    let mut going = true;
+    for number in &segments[from..] {
+        let file = match disk.open(&segment_name(*number)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                whole = false;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let bytes = read_all(&*file)?;
+        if bytes[..bytes.len().min(FILE_HEADER_LEN as usize)].iter().all(|&b| b == 0) {
+            // Allocated, and not begun.
+            break;
+        }
+        scan(&bytes, None, true, |record, _| {
+            going = going && (record.time_us < since_us || visit(record));
+        })?;
+        if !going {
+            return Ok(false);
+        }
+    }
+    Ok(whole)
+}
+
 /// Writes the snapshot of everything before segment `boundary`, then drops what it makes
 /// superfluous.
 ///

@@ -268,3 +268,45 @@ fn what_is_about_an_older_state_does_not_replace_what_is_about_a_newer() {
     let twin = writer.twin("lab:a").unwrap();
     assert_eq!(twin.property_named("judge", "ofRevision"), Some(&json!(8)));
 }
+
+#[test]
+fn events_are_read_from_a_time_on_over_segments_and_what_is_missing_is_told() {
+    let disk = Arc::<FakeDisk>::default();
+    let options = Options { segment_len: 8192, history_bytes_max: 0 };
+    let (writer, _) = Writer::open(Arc::new(disk.clone()), options, Vec::new()).unwrap();
+    create(&writer, "a");
+    for seq in 1..=400 {
+        writer.submit(reading("a", seq), seq as i64).unwrap();
+        writer.commit();
+    }
+    let read = |since_us: i64, bytes_max: u64, count: usize| {
+        let mut times = Vec::new();
+        let whole = writer.events_since(since_us, bytes_max, |logged| {
+            let event = logged.event().unwrap();
+            assert_eq!(
+                (logged.id(), event.stamp.map(|s| s.seq as i64)),
+                ("lab:a", Some(logged.time_us()))
+            );
+            assert_eq!(logged.revision() as i64, logged.time_us() + 1);
+            times.push(logged.time_us());
+            times.len() < count
+        });
+        (whole.unwrap(), times)
+    };
+    assert_eq!(read(2, u64::MAX, usize::MAX), (true, (2..=400).collect()));
+    assert_eq!(read(390, 2 * 8192, usize::MAX), (true, (390..=400).collect()));
+    assert_eq!(read(401, u64::MAX, usize::MAX), (true, Vec::new()));
+    let (whole, times) = read(2, 3 * 8192, usize::MAX);
+    assert!(!whole && times[0] > 200, "{times:?}");
+    assert!(times.iter().copied().eq(times[0]..=400), "{times:?}");
+    assert_eq!(read(2, u64::MAX, 5), (false, (2..=6).collect()));
+    // History that was dropped is told of.
+    assert!(writer.write_snapshot().unwrap());
+    for seq in 401..=500 {
+        writer.submit(reading("a", seq), seq as i64).unwrap();
+        writer.commit();
+    }
+    assert!(writer.write_snapshot().unwrap());
+    let (whole, times) = read(2, u64::MAX, usize::MAX);
+    assert!(!whole && times[0] > 200 && times.last() == Some(&500), "{times:?}");
+}

@@ -373,3 +373,43 @@ fn whoever_writes_desired_properties_steers_the_node() {
     assert!(!line("edgetwin_stage_actuator_answer_seconds_count").ends_with(" 0"), "{metrics}");
     assert!(!line("edgetwin_stage_command_seconds_count").ends_with(" 0"), "{metrics}");
 }
+
+/// What the node's rules make of a fact, once it is this.
+fn counted(runtime: &Runtime, fact: &str, value: u64) -> Value {
+    runtime.explained(|told| {
+        let facts = told["facts"].as_array().into_iter().flatten();
+        facts
+            .into_iter()
+            .any(|one| one["fact"] == fact && one["value"].as_f64() == Some(value as f64))
+    })
+}
+
+#[test]
+fn a_window_goes_on_over_kill_nine_and_a_new_rule_finds_what_was_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut runtime = start(directory.path(), &json!({"when": "count(x, 10m) >= 4"}));
+    let mut board = Board::connect(runtime.mqtt, 1);
+    board.state();
+    (0..3).for_each(|x| board.read(x));
+    counted(&runtime, "count(environment/x, 10m)", 3);
+    runtime.process.kill();
+    let runtime = Runtime::start(directory.path());
+    board.power.store(false, Ordering::Relaxed);
+    let seq = board.seq;
+    let mut board = Board { seq, ..Board::connect(runtime.mqtt, 1) };
+    board.state();
+    let told = counted(&runtime, "count(environment/x, 10m)", 3);
+    assert_eq!(told["rules"][0]["state"], "does not hold", "{told:#}");
+    board.read(3);
+    let (_, faster) = board.command_like(is_interval(200));
+    board.obey(&faster);
+    let rule = json!({"kind": "ContextRule", "metadata": {"name": "new"}, "spec": {
+        "nodes": {"matchLabels": {"room": "north"}}, "each": true,
+        "when": "count(x, 20m) >= 4 && avg(x, 20m) == 1.5",
+        "then": {"program": "interval", "interval": "500ms"}, "priority": 20}});
+    runtime.apply(directory.path(), &[rule]);
+    let told = counted(&runtime, "count(environment/x, 20m)", 4);
+    let (_, newer) = board.command_like(is_interval(500));
+    board.obey(&newer);
+    assert!(told["rules"].as_array().unwrap().iter().all(|rule| rule["when"] == true), "{told:#}");
+}

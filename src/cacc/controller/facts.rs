@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Controller, LINK_WINDOW_MS, Presence, Subject, TRANSMISSION, Watched};
+use super::{Controller, Kept, LINK_WINDOW_MS, Presence, Subject, TRANSMISSION, Watched};
 use crate::cacc::expr::eval;
 use crate::cacc::expr::{Fact, LinkField, NodeField, PropertyRef, VerdictField, Window};
 use crate::cacc::window::Series;
@@ -24,13 +24,43 @@ fn value_of(value: &Value) -> eval::Value {
     }
 }
 
+/// The feature that is meant: the one that is named, or else the first that has the property.
+pub(super) fn feature_of<'a>(twin: &'a Twin, of: &'a PropertyRef) -> Option<&'a str> {
+    if !of.feature.is_empty() {
+        return Some(&of.feature);
+    }
+    let has = |feature: &Feature| {
+        feature.properties.as_ref().is_some_and(|map| map.contains_key(&of.name))
+    };
+    let found = twin.features.iter().find(|(id, feature)| !is_derived(id) && has(feature));
+    found.map(|(id, _)| &**id)
+}
+
 /// A property by feature and name; without a feature, of the first feature that has it.
 fn property<'a>(twin: &'a Twin, of: &PropertyRef) -> Option<&'a Value> {
-    if !of.feature.is_empty() {
-        return twin.property_named(&of.feature, &of.name);
+    twin.property_named(feature_of(twin, of)?, &of.name)
+}
+
+/// Keeps what an event wrote of a property, as `twin` then has it.
+pub(super) fn note(
+    series: &mut Series,
+    of: &PropertyRef,
+    event: &Event,
+    twin: &Twin,
+    time_us: i64,
+) {
+    if let Some(feature) = feature_of(twin, of)
+        && event.touches(feature, &of.name)
+        && let Some(value) = twin.property_named(feature, &of.name)
+    {
+        series.push(time_us, number(value));
     }
-    let features = twin.features.iter().filter(|(id, _)| !is_derived(id));
-    features.filter_map(|(_, feature)| feature.properties.as_ref()?.get(&of.name)).next()
+}
+
+/// A value of a window.
+fn number(value: &Value) -> f64 {
+    let flag = value.as_bool().map(|flag| f64::from(u8::from(flag)));
+    flag.or_else(|| value.as_f64()).unwrap_or(f64::NAN)
 }
 
 /// A fact with the feature that its name stands for in a twin.
@@ -39,14 +69,9 @@ pub(super) fn resolved(fact: &Fact, subject: &Subject) -> Fact {
     if let Fact::Property(of) | Fact::Window(_, of, _) | Fact::Age(of) = &mut fact
         && of.feature.is_empty()
         && let Some(twin) = &subject.twin
+        && let Some(feature) = feature_of(twin, of).map(str::to_owned)
     {
-        let features = twin.features.iter().filter(|(id, _)| !is_derived(id));
-        let has = |(_, feature): &(&Arc<str>, &Arc<Feature>)| {
-            feature.properties.as_ref().is_some_and(|map| map.contains_key(&of.name))
-        };
-        if let Some((id, _)) = features.into_iter().find(has) {
-            of.feature = id.to_string();
-        }
+        of.feature = feature;
     }
     fact
 }
@@ -163,6 +188,13 @@ pub(super) fn why_unknown(fact: &Fact, subject: &Subject) -> &'static str {
         Fact::Node(_) | Fact::Link(_) => "the node has not said so",
         Fact::Label(_) => "the twin has no such label",
         _ if away => "the node is away, so what it last said may be out of date",
+        // By the name alone, since the feature may have been found for it.
+        Fact::Window(_, of, ms)
+            if (subject.series.iter())
+                .any(|kept| kept.awaited && kept.ms == *ms && kept.of.name == of.name) =>
+        {
+            "the window is being read from the twin's history"
+        }
         Fact::Window(..) => "the window holds too few values",
         Fact::Verdict(..) | Fact::VerdictAge(_) => "there is no verdict yet",
         _ => "there is no value yet",
@@ -197,14 +229,9 @@ impl Controller {
         }
         let subject = &mut self.subjects[at];
         let Some(twin) = subject.twin.clone() else { return };
-        for (of, _, series) in &mut subject.series {
-            if touches(event, &twin, of)
-                && let Some(value) = property(&twin, of)
-            {
-                match value {
-                    Value::Bool(flag) => series.push(now_us, f64::from(u8::from(*flag))),
-                    value => series.push(now_us, value.as_f64().unwrap_or(f64::NAN)),
-                }
+        for kept in &mut subject.series {
+            if twin.revision > kept.upto {
+                note(&mut kept.series, &kept.of, event, &twin, now_us);
             }
         }
         for (of, time_us) in &mut subject.times {
@@ -235,18 +262,29 @@ impl Controller {
         for fact in facts {
             match fact {
                 Fact::Window(_, of, ms) => {
-                    let kept = |(other, w, _): &(PropertyRef, u64, Series)| other == of && w == ms;
-                    if subject.series.iter().any(kept) {
+                    if subject.kept(of, *ms).is_some() {
                         continue;
                     }
-                    let mut series = Series::new(*ms);
-                    // What is there is the first value of the window.
-                    let twin = subject.twin.as_deref();
-                    let value = twin.and_then(|twin| property(twin, of)?.as_f64());
-                    if let (Some(value), Some(twin)) = (value, twin) {
-                        series.push(twin.modified_us.min(now_us), value);
+                    let mut kept = Kept {
+                        of: of.clone(),
+                        ms: *ms,
+                        series: Series::new(*ms),
+                        upto: subject.twin.as_deref().map_or(0, |twin| twin.revision),
+                        awaited: false,
+                    };
+                    if let Some(twin) = &subject.twin
+                        && twin.modified_us >= kept.series.since(now_us)
+                    {
+                        if twin.revision == 1 {
+                            // It is all of its history.
+                            let value = property(twin, of).map_or(f64::NAN, number);
+                            kept.series.push(twin.modified_us.min(now_us), value);
+                        } else {
+                            kept.awaited = true;
+                            self.effects.past.ask(twin, &kept);
+                        }
                     }
-                    subject.series.push((of.clone(), *ms, series));
+                    subject.series.push(kept);
                 }
                 Fact::Age(_) | Fact::VerdictAge(_) => {
                     let Some(of) = read_property(fact) else { continue };
@@ -268,10 +306,7 @@ impl Controller {
     pub(super) fn window_due(&self, rule: usize, at: usize) -> Option<i64> {
         let subject = &self.subjects[at];
         let reads = |fact: &Fact| match fact {
-            Fact::Window(_, of, ms) => {
-                let found = subject.series.iter().find(|(other, w, _)| other == of && w == ms);
-                found.and_then(|(_, _, series)| series.due())
-            }
+            Fact::Window(_, of, ms) => subject.kept(of, *ms).and_then(|kept| kept.series.due()),
             Fact::Link(LinkField::Loss | LinkField::Rate) => subject.link.window.as_ref()?.due(),
             _ => None,
         };
@@ -281,7 +316,7 @@ impl Controller {
     /// Forgets what has left the windows of a member.
     pub(super) fn forget_old(&mut self, at: usize, now_us: i64) {
         let subject = &mut self.subjects[at];
-        subject.series.iter_mut().for_each(|(_, _, series)| series.forget(now_us));
+        subject.series.iter_mut().for_each(|kept| kept.series.forget(now_us));
         if let Some(window) = &mut subject.link.window {
             window.forget(now_us);
         }
@@ -306,8 +341,8 @@ fn known(fact: &Fact, subject: &Subject) -> eval::Value {
             value.map_or(unknown, value_of)
         }
         Fact::Window(window, of, ms) => {
-            let found = subject.series.iter().find(|(other, w, _)| other == of && w == ms);
-            number(found.and_then(|(_, _, series)| series.value(*window)))
+            let kept = subject.kept(of, *ms).filter(|kept| !kept.awaited);
+            number(kept.and_then(|kept| kept.series.value(*window)))
         }
         Fact::Age(_) | Fact::VerdictAge(_) => {
             let Some(of) = read_property(fact) else { return unknown };

@@ -2,7 +2,8 @@
 //!
 //! Inputs go in with their time: what was declared ([`Controller::set_rules`],
 //! [`Controller::set_node`]), what happened to a twin ([`Controller::observe`]), what a node said
-//! ([`Controller::uplink`]), and that time passed ([`Controller::tick`]). [`Controller::settle`]
+//! ([`Controller::uplink`]), what was read from history ([`Controller::fill`]), and that time passed
+//! ([`Controller::tick`]). [`Controller::settle`]
 //! then decides for the nodes that any of it concerns and gives the [`Effects`]. The same inputs
 //! give the same effects.
 //!
@@ -10,14 +11,15 @@
 //! otherwise; a node is decided when a rule, its manifest, a person or the node itself said
 //! something new.
 //!
-//! Here are the types and the inputs; `facts` reads them, `rules` judges, `nodes` decides and
-//! speaks, `explain` says why.
+//! Here are the types and the inputs; `facts` reads them, `past` fills windows from history, `rules`
+//! judges, `nodes` decides and speaks, `explain` says why.
 //!
 //! Not here: clocks, the log, MQTT (`cacc::runtime`); YAML (`manifest`, `reconcile`).
 
 mod explain;
 mod facts;
 mod nodes;
+mod past;
 mod rules;
 
 use std::cmp::Reverse;
@@ -37,6 +39,8 @@ use super::window::Series;
 use crate::node::wire::{Tx, Uplink};
 use crate::twin::{Event, ThingId, Twin};
 use crate::writer::Origin;
+
+pub use past::Past;
 
 /// The feature that says how a node talks.
 pub const TRANSMISSION: &str = "transmission";
@@ -58,6 +62,8 @@ pub struct Effects {
     pub documents: Vec<(String, Option<String>)>,
     /// Changes of twins: a feature's part and its value.
     pub changes: Vec<Change>,
+    /// What is to be read from history, for [`Controller::fill`].
+    pub past: Past,
     /// What became of things, for people.
     pub notes: Vec<Note>,
     /// Messages, once all of the above is durable.
@@ -216,13 +222,26 @@ struct Subject {
     memberships: Vec<(usize, usize)>,
     /// The rules in force for it.
     active: Vec<usize>,
-    series: Vec<(PropertyRef, u64, Series)>,
+    series: Vec<Kept>,
     /// When the properties and verdicts whose age is asked last came.
     times: Vec<(PropertyRef, i64)>,
     /// When each feature last changed.
     changed: Vec<(Arc<str>, i64)>,
     link: Link,
     node: Option<Box<Node>>,
+}
+
+/// The window of a property that a rule asks for.
+#[derive(Debug)]
+struct Kept {
+    of: PropertyRef,
+    ms: u64,
+    series: Series,
+    /// Changes from this revision of the twin on back are not told but read from history.
+    upto: u64,
+    /// They are still to be read. Until then no rule that asks for the window is judged: it
+    /// would end, or take hold, for what is only not read yet.
+    awaited: bool,
 }
 
 /// What is known of the way between a node and the edge.

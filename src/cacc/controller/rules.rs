@@ -197,9 +197,7 @@ impl Controller {
             // What no rule asks for any more is not kept; what one still does, is.
             let rules = &self.rules;
             let facts = || rules.iter().flat_map(|watched| &watched.facts);
-            subject.series.retain(|(of, ms, _)| {
-                facts().any(|fact| matches!(fact, Fact::Window(_, o, w) if o == of && w == ms))
-            });
+            subject.series.retain(|kept| facts().any(|fact| kept.is_of(fact)));
             subject.times.retain(|(of, _)| {
                 facts().any(|fact| eval::grows(fact) && read_property(fact).as_ref() == Some(of))
             });
@@ -374,7 +372,13 @@ impl Controller {
     }
 
     /// Reads the facts of a member again; whether one of its own changed.
-    fn refresh(&mut self, rule: usize, place: usize, source: Option<&Source>, now_us: i64) -> bool {
+    pub(super) fn refresh(
+        &mut self,
+        rule: usize,
+        place: usize,
+        source: Option<&Source>,
+        now_us: i64,
+    ) -> bool {
         let watched = &self.rules[rule];
         let (at, stride) = (watched.members[place], watched.facts.len());
         let mut changed = false;
@@ -428,7 +432,13 @@ impl Controller {
     }
 
     /// Judges a rule for one member.
-    fn judge(&mut self, rule: usize, place: usize, source: Option<&Source>, now_us: i64) {
+    pub(super) fn judge(
+        &mut self,
+        rule: usize,
+        place: usize,
+        source: Option<&Source>,
+        now_us: i64,
+    ) {
         let watched = &mut self.rules[rule];
         let stride = watched.facts.len();
         let values = &watched.values[place * stride..(place + 1) * stride];
@@ -440,6 +450,9 @@ impl Controller {
         );
         let (at, each) = (watched.members[place], watched.rule.each);
         let changed = std::mem::replace(&mut watched.truths[place], (when, until)) != (when, until);
+        if self.awaits(rule, at) {
+            return;
+        }
         let mut due = earlier(due, self.window_due(rule, at));
         if each {
             let watched = &mut self.rules[rule];
@@ -465,13 +478,15 @@ impl Controller {
     }
 
     /// Judges a rule for all its members together.
-    fn judge_group(&mut self, rule: usize, source: Option<&Source>, now_us: i64) {
-        let watched = &mut self.rules[rule];
+    pub(super) fn judge_group(&mut self, rule: usize, source: Option<&Source>, now_us: i64) {
+        let watched = &self.rules[rule];
         // An aggregate that nobody is a member of yet may be one that is still to be read.
         let unknown = watched.members.is_empty() && watched.rule.target.aggregate.is_some();
-        if watched.rule.each || self.gathering || unknown {
+        let awaits = || watched.members.iter().any(|at| self.awaits(rule, *at));
+        if watched.rule.each || self.gathering || unknown || awaits() {
             return;
         }
+        let watched = &mut self.rules[rule];
         let (when, until) = watched.together();
         let before = watched.group;
         let state = rule::step(watched.rule.times, before, when, until, now_us);

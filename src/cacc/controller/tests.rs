@@ -25,6 +25,11 @@ struct World {
     desired: BTreeMap<String, String>,
     notes: Vec<(&'static str, String)>,
     timings: Vec<Stage>,
+    /// All that happened to twins: which, the revision, when, what.
+    log: Vec<(ThingId, u64, i64, Event)>,
+    /// What is wanted of the past waits here.
+    slow: bool,
+    past: Past,
 }
 
 fn id(name: &str) -> ThingId {
@@ -91,6 +96,9 @@ impl World {
             desired: BTreeMap::new(),
             notes: Vec::new(),
             timings: Vec::new(),
+            log: Vec::new(),
+            slow: false,
+            past: Past::default(),
         };
         world.controller.set_rules(rules, world.now_us);
         for name in nodes {
@@ -110,6 +118,8 @@ impl World {
         let before = self.twins.get(id).cloned();
         let event = twin::decide(id, before.as_deref(), change).unwrap();
         let after = twin::apply(id, before.as_deref(), &event, self.now_us).map(Arc::new);
+        let revision = before.map_or(0, |twin| twin.revision) + 1;
+        self.log.push((id.clone(), revision, self.now_us, event.clone()));
         match &after {
             Some(twin) => self.twins.insert(id.clone(), twin.clone()),
             None => self.twins.remove(id),
@@ -129,6 +139,10 @@ impl World {
             let effects = self.controller.settle(self.now_us);
             if effects == Effects::default() {
                 return;
+            }
+            self.past.extend(effects.past);
+            if !self.slow {
+                self.read_back();
             }
             for (key, text) in effects.documents {
                 match text {
@@ -161,6 +175,15 @@ impl World {
                 self.submit(&change.thing.clone(), change_of_twin, Origin::Runtime);
             }
         }
+    }
+
+    /// Reads what is wanted of the past.
+    fn read_back(&mut self) {
+        let mut past = std::mem::take(&mut self.past);
+        for (id, revision, time_us, event) in &self.log {
+            past.take(id.as_str(), *revision, *time_us, || Some(event.clone()));
+        }
+        self.controller.fill(past, self.now_us);
     }
 
     /// Time passes, and each timer is heard when it is due.
@@ -675,6 +698,108 @@ fn windows_and_ages_are_looked_at_when_they_are_due() {
 }
 
 #[test]
+fn a_rule_stands_as_it_stood_while_its_window_is_read() {
+    let times = Times::default();
+    let each = Rule { times, ..rule("each", "avg(x, 20s) > 5") };
+    let group = Rule { each: false, times, ..rule("group", "avg(x, 20s) > 5") };
+    let mut world = World::new(vec![each.clone(), group.clone()], &["n"]);
+    world.state("n", 1, 1000, 0);
+    for seq in 1..4 {
+        world.read("n", 8, seq);
+        world.pass(S);
+        world.take("n").iter().for_each(|body| world.obey("n", body));
+    }
+    world.slow = true;
+    let mut world = world.restart(vec![each, group]);
+    let notes = world.notes.len();
+    let hold = |world: &World| {
+        let rules = world.explain("n")["rules"].clone();
+        [0, 1].map(|at| rules[at]["state"] != "does not hold")
+    };
+    world.read("n", 2, 4);
+    world.pass(S);
+    assert_eq!(world.explain("n")["rules"][0]["missing"], "avg(environment/x, 20s)");
+    let why = "the window is being read from the twin's history";
+    assert_eq!(world.explain("n")["facts"][0]["why"], why);
+    assert_eq!(hold(&world), [true, true]);
+    world.read_back();
+    world.settle();
+    // 8, 8, 8 and 2.
+    assert_eq!(world.explain("n")["facts"][0]["value"], 6.5);
+    assert_eq!(hold(&world), [true, true]);
+    assert_eq!((world.take("n"), world.notes.len()), (Vec::new(), notes));
+    world.read("n", -20, 5);
+    assert_eq!(hold(&world), [false, false]);
+}
+
+/// Nodes of the test below, and readings of each.
+const MANY: (usize, u64) = (10_000, 4);
+
+#[test]
+fn windows_of_ten_thousand_nodes_are_filled_by_one_pass_of_the_log() {
+    use crate::store::{Options, disk::Directory};
+    use crate::writer::{Precondition, Request, Writer};
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Directory::open(directory.path()).unwrap());
+    let (writer, _) = Writer::open(disk, Options::default(), Vec::new()).unwrap();
+    let start = 1_700_000_000 * S;
+    let thing = json!({"attributes": {"labels": {"room": "north"}}});
+    let submit = |n: usize, change: TwinChange, time_us: i64| {
+        let (id, only_if) = (id(&format!("n-{n}")), Precondition::Always);
+        writer
+            .submit(Request { id, change, only_if, origin: Origin::Node, depth: 0 }, time_us)
+            .unwrap();
+    };
+    for n in 0..MANY.0 {
+        submit(n, TwinChange::Modify(Path::Thing, thing.clone()), start);
+    }
+    for seq in 1..=MANY.1 {
+        for n in 0..MANY.0 {
+            let values = json!({"environment": {"x": seq}}).as_object().unwrap().clone();
+            let stamp = Some(Stamp { seq, boot: Some(1) });
+            submit(n, TwinChange::Reading { values, stamp }, start + seq as i64 * S);
+        }
+        writer.commit();
+    }
+    let now = start + (MANY.1 as i64 + 1) * S;
+    let mut controller = Controller::default();
+    for twin in writer.twins() {
+        controller.observe(&Observed {
+            id: &twin.id.clone(),
+            event: None,
+            revision: twin.revision,
+            twin: Some(twin),
+            origin: Origin::Runtime,
+            time_us: now,
+        });
+    }
+    let before = std::time::Instant::now();
+    controller.set_rules(vec![rule("r", "avg(x, 1h) > 0 && count(x, 10m) > 1")], now);
+    let mut past = controller.settle(now).past;
+    let asked = before.elapsed();
+    assert_eq!(past.len(), 2 * MANY.0);
+    let mut events = 0;
+    let whole = writer.events_since(past.since(now).unwrap(), u64::MAX, |logged| {
+        events += 1;
+        past.take(logged.id(), logged.revision(), logged.time_us(), || logged.event());
+        true
+    });
+    let read = before.elapsed();
+    assert_eq!((whole.unwrap(), events), (true, MANY.0 * (1 + MANY.1 as usize)));
+    controller.fill(past, now);
+    println!(
+        "asked in {asked:?}, {events} events read in {read:?}, filled in {:?}",
+        before.elapsed()
+    );
+    for subject in &controller.subjects {
+        for kept in &subject.series {
+            let count = kept.series.value(crate::cacc::expr::Window::Count);
+            assert_eq!((kept.awaited, count), (false, Some(MANY.1 as f64)), "{}", subject.id);
+        }
+    }
+}
+
+#[test]
 fn the_same_input_explains_to_the_same_bytes() {
     let run = || {
         let mut world = World::new(vec![rule("r", ANOMALOUS), rule("s", "x > 1")], &["n", "m"]);
@@ -720,13 +845,6 @@ fn rules() -> Vec<Rule> {
     slow.effect.asked.all = every(4000);
     slow.priority = 7;
     vec![rule("each", ANOMALOUS), group, slow]
-}
-
-/// The same, with nothing about the past.
-fn lasting() -> Vec<Rule> {
-    let mut rules = rules();
-    rules[2].when = rule("slow", "x < 0").when;
-    rules
 }
 
 /// Carries steps out; the nodes in this order, the rules in this order.
@@ -871,14 +989,14 @@ proptest! {
     }
 
     /// A restart anywhere leaves what is desired as it was, and sends nothing twice under
-    /// another id. (Windows begin anew: what they held is not stored.)
+    /// another id.
     #[test]
     fn a_restart_anywhere_changes_nothing(steps in prop::collection::vec(step(), 0..40)) {
-        let mut world = play(&steps, lasting(), &NAMES);
+        let mut world = play(&steps, rules(), &NAMES);
         world.pass(0);
         let before: Vec<Value> = NAMES.iter().map(|name| world.explain(name)).collect();
         let open: Vec<Value> = world.controller.commands();
-        let world = world.restart(lasting());
+        let world = world.restart(rules());
         for (name, before) in NAMES.iter().zip(before) {
             let after = world.explain(name);
             prop_assert_eq!(&after["desired"], &before["desired"]);
@@ -889,4 +1007,115 @@ proptest! {
         };
         prop_assert_eq!(ids(&world.controller.commands()), ids(&open));
     }
+
+    /// Whether a rule was there from the start or is new, or the controller is, while changes go on:
+    /// its windows say the same.
+    #[test]
+    fn a_window_filled_from_history_says_what_one_kept_all_along_says(
+        before in prop::collection::vec(happening(), 0..60),
+        meanwhile in prop::collection::vec(happening(), 0..12),
+        after in prop::collection::vec(happening(), 0..12),
+        restarts in any::<bool>(),
+    ) {
+        let rules = || vec![rule("r", "avg(x, 20s) > 0 && count(x, 3s) > 1 && x > 0")];
+        let mut live = World::new(rules(), &["n"]);
+        let mut filled = World::new(if restarts { rules() } else { Vec::new() }, &["n"]);
+        (live.slow, filled.slow) = (true, true);
+        let mut seq = 0;
+        for (step, what, x) in &before {
+            let both = [&mut live, &mut filled];
+            seq = happen(both, *step, *what, *x, seq);
+        }
+        if restarts {
+            filled = filled.restart(rules());
+        } else {
+            filled.controller.set_rules(rules(), filled.now_us);
+            filled.settle();
+        }
+        for (step, what, x) in &meanwhile {
+            seq = happen([&mut live, &mut filled], *step, *what, *x, seq);
+        }
+        // Windows of a twin that is all new have nothing to wait for.
+        prop_assert!(live.past.is_empty());
+        let open = windows(&filled).iter().filter(|(.., awaited)| *awaited).count();
+        prop_assert!(open <= filled.past.len());
+        filled.read_back();
+        filled.settle();
+        for (step, what, x) in &after {
+            seq = happen([&mut live, &mut filled], *step, *what, *x, seq);
+        }
+        let (kept, read) = (windows(&live), windows(&filled));
+        prop_assert_eq!(kept.len(), read.len());
+        for ((ms, values, _), (other, read, awaited)) in kept.into_iter().zip(read) {
+            prop_assert_eq!((ms, false), (other, awaited));
+            for (value, read) in values.iter().zip(&read) {
+                let same = match (value, read) {
+                    (Some(value), Some(read)) => (value - read).abs() < 1e-9,
+                    (value, read) => value == read,
+                };
+                prop_assert!(same, "of {} ms: {:?} and {:?}", ms, values, read);
+            }
+        }
+    }
+}
+
+/// Time that passes, what happens then, and a number.
+fn happening() -> impl Strategy<Value = (i64, u8, i64)> {
+    (0_i64..3_000_000, 0_u8..10, -50_i64..50)
+}
+
+/// Has the same happen in both worlds; gives the last sequence number.
+fn happen(worlds: [&mut World; 2], step: i64, what: u8, x: i64, seq: u64) -> u64 {
+    for world in worlds {
+        world.pass(step);
+        let path = || Path::Property("environment".to_owned(), vec!["x".to_owned()]);
+        let there = world.twins[&id("n")].property_named("environment", "x").is_some();
+        let client = match what {
+            0..4 => {
+                world.read("n", x, seq + 1);
+                continue;
+            }
+            4 => {
+                // One comes late.
+                world.read("n", x, seq + 1);
+                world.read("n", x, seq + 3);
+                world.read("n", 1000, seq + 2);
+                continue;
+            }
+            5 if there => TwinChange::Modify(path(), json!(x)),
+            6 if there => TwinChange::Delete(path()),
+            7 => {
+                let thing = json!({"features": {"environment": {"properties": {"y": x}}}});
+                TwinChange::Merge(Path::Thing, thing)
+            }
+            8 => TwinChange::Modify(
+                Path::Features,
+                json!({"a": {"properties": {"y": 1}}, "environment": {"properties": {"x": x > 0}}}),
+            ),
+            _ if x > 40 => {
+                world.change("n", TwinChange::Delete(Path::Thing), Origin::Client);
+                TwinChange::Modify(
+                    Path::Thing,
+                    json!({"attributes": {"labels": {"room": "north"}}, "features": {
+                        "environment": {"properties": {"x": x}}}}),
+                )
+            }
+            _ => continue,
+        };
+        world.change("n", client, Origin::Client);
+    }
+    seq + 3
+}
+
+/// Each window of the twin: its length, what each function says, and whether it is still open.
+fn windows(world: &World) -> Vec<(u64, Vec<Option<f64>>, bool)> {
+    use crate::cacc::expr::Window::{Avg, Count, Max, Min, Rate, Stddev};
+    let subject = &world.controller.subjects[world.controller.index[&id("n")]];
+    let each = subject.series.iter().map(|kept| {
+        let mut series = kept.series.clone();
+        series.forget(world.now_us);
+        let values = [Avg, Min, Max, Stddev, Rate, Count].map(|function| series.value(function));
+        (kept.ms, values.to_vec(), kept.awaited)
+    });
+    each.collect()
 }
