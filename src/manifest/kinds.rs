@@ -835,7 +835,8 @@ pub struct RuleEffect {
     /// Properties to ask for once, now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pull: Vec<String>,
-    /// Keep the nodes' values but flag them, and give the nodes no bandwidth.
+    /// Isolate the nodes: their values are kept and `features/transmission` says `quarantined`, they
+    /// send by their default, no other rule is heard about them, and they have no share of a budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<bool>,
 }

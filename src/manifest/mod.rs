@@ -29,7 +29,7 @@ pub use kinds::{API_VERSION, DEFAULT_NAMESPACE, Kind, Metadata, Spec};
 
 use crate::firmware::Firmware;
 use crate::scalar::suggest;
-use kinds::{ServiceNames, TwinModelSpec, TwinSetSpec, TwinSpec};
+use kinds::{ServiceNames, TrafficClass, TwinModelSpec, TwinSetSpec, TwinSpec};
 use yaml::{Document, Node, NodeValue, Region};
 
 /// One text to parse.
@@ -534,16 +534,29 @@ pub fn rule_not_acted_on(rule: &kinds::ContextRuleSpec) -> Vec<String> {
         notes.extend(transmission_not_acted_on(transmission, &format!("then.properties.{name}")));
     }
     for (given, field, later) in [
-        (then.weight.is_some(), "weight", "there is no link budget to share out"),
-        (then.class.is_some(), "class", "there is no link budget to share out"),
-        (then.quarantine.is_some(), "quarantine", "nodes are not isolated"),
+        (then.weight.is_some(), "weight", BUDGET),
+        (then.class.is_some() && then.class != Some(TrafficClass::Safety), "class", BUDGET),
     ] {
         if given {
             notes.push(format!("`then.{field}` is not acted on yet: {later}"));
         }
     }
+    let conditions = [("when", Some(&rule.when)), ("until", rule.until.as_ref())];
+    for (field, text) in conditions {
+        for fact in ["channel(", "link.load", "link.delay"] {
+            if text.is_some_and(|text| text.contains(fact)) {
+                let fact = fact.trim_end_matches('(');
+                notes.push(format!(
+                    "`{field}` reads `{fact}`, which nothing measures yet: it is unknown, and so is not true"
+                ));
+            }
+        }
+    }
     notes
 }
+
+/// Why shares are decided and shown, and change nothing.
+const BUDGET: &str = "`explain node` shows it, and there is no link budget yet to share out by it";
 
 /// Programs that some firmware may have and the controller knows how to ask for.
 const PROGRAMS_ACTED_ON: [&str; 5] =

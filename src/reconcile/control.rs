@@ -197,7 +197,9 @@ pub(super) fn node(
         lease_s: profile
             .and_then(|profile| profile.lease)
             .map_or(0, |lease| u32::try_from(lease.as_ms().div_ceil(1000)).unwrap_or(u32::MAX)),
-        battery_low: None,
+        battery_low: profile
+            .and_then(|profile| profile.battery.as_ref())
+            .map(|battery| (battery.low.as_fraction() * 100.0).round().clamp(0.0, 100.0) as u8),
         properties: measured.collect(),
         actuators,
     }

@@ -84,6 +84,13 @@ impl Controller {
         if let Some(seen_us) = subject.link.last_seen_us {
             value["presence"]["lastSeen"] = rfc3339(seen_us).into();
         }
+        let health = [
+            ("battery", node.health.battery.map(Value::from)),
+            ("rssi", node.health.rssi.map(Value::from)),
+            ("lost", Some(subject.link.gaps.into())),
+        ];
+        let known = health.into_iter().filter_map(|(name, is)| Some((name.to_owned(), is?)));
+        value["health"] = known.collect::<Map<String, Value>>().into();
         if let Some(safety) = decision.safety {
             value["safety"] = json!(safety);
         }

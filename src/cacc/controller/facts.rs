@@ -182,9 +182,9 @@ fn link_word(field: LinkField) -> &'static str {
 pub(super) fn why_unknown(fact: &Fact, subject: &Subject) -> &'static str {
     let away = subject.node.as_ref().is_some_and(|node| matches!(node.presence, Presence::Away(_)));
     match fact {
-        Fact::Channel(..)
-        | Fact::Link(LinkField::State | LinkField::Load | LinkField::Delay)
-        | Fact::Node(NodeField::Battery | NodeField::Rssi) => "nothing measures it yet",
+        Fact::Channel(..) | Fact::Link(LinkField::State | LinkField::Load | LinkField::Delay) => {
+            "nothing measures it yet"
+        }
         Fact::Node(_) | Fact::Link(_) => "the node has not said so",
         Fact::Label(_) => "the twin has no such label",
         _ if away => "the node is away, so what it last said may be out of date",
@@ -386,7 +386,10 @@ fn known(fact: &Fact, subject: &Subject) -> eval::Value {
                 let reported = node.and_then(|node| node.reported.as_ref());
                 reported.map_or(unknown, |tx| eval::Value::Text(Arc::from(tx.program.as_str())))
             }
-            NodeField::Battery | NodeField::Rssi => unknown,
+            // What it said before it went says nothing about now.
+            NodeField::Battery | NodeField::Rssi if away => unknown,
+            NodeField::Battery => number(node.and_then(|node| node.health.battery).map(f64::from)),
+            NodeField::Rssi => number(node.and_then(|node| node.health.rssi).map(f64::from)),
         },
     }
 }

@@ -284,6 +284,7 @@ struct Node {
     /// It has answered or said what it is: a silence means something.
     speaks: bool,
     boot: Option<u32>,
+    health: Health,
     lease_s: u32,
     reported: Option<Tx>,
     /// The version of the desired transmission that it applied by itself.
@@ -306,6 +307,17 @@ struct Node {
     last_id: u32,
     due_us: i64,
     unsaved: bool,
+}
+
+/// What a node last said of itself.
+#[derive(Debug, Clone, Copy, Default)]
+struct Health {
+    /// Percent.
+    battery: Option<u8>,
+    /// dBm.
+    rssi: Option<i16>,
+    /// Its uptime, ms, and when that was heard, microseconds since 1970.
+    clock: Option<(u32, i64)>,
 }
 
 /// What is wanted of an actuator.

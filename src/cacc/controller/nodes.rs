@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Act, Change, Controller, GRACE_US, LEASE_DEFAULT_S, Message, Node, Note, Presence, Record,
-    Source, Stage, TRANSMISSION, Timer, node_key,
+    Act, Change, Controller, GRACE_US, Health, LEASE_DEFAULT_S, Message, Node, Note, Presence,
+    Record, Source, Stage, TRANSMISSION, Timer, node_key,
 };
 use crate::cacc::command::{
     self, ACT_DEADLINE_US, Cause, Command, DEADLINE_US, KEPT_MAX, Purpose, State, act_value,
@@ -15,7 +15,7 @@ use crate::cacc::command::{
 };
 use crate::cacc::decide::{self, Decision, Layer, NodeSpec, Reasons, SCHEDULE, Winner};
 use crate::cacc::rule::{Asked, Settings, Threshold};
-use crate::cacc::safety::{Safety, Standing};
+use crate::cacc::safety::{Safety, Standing, is_low};
 use crate::node::wire::{
     self, Ack, AckStatus, ActValue, Desired, EventKind, Op, Program, Tx, Uplink,
 };
@@ -42,6 +42,7 @@ impl Node {
             presence: Presence::Unheard,
             speaks: false,
             boot: None,
+            health: Health::default(),
             reported: None,
             version: 0,
             said: 0,
@@ -105,6 +106,29 @@ impl Node {
         self.commands.iter().rev().find(|one| {
             one.state.is_open() && matches!(one.purpose, Purpose::Transmission | Purpose::Keep)
         })
+    }
+
+    /// Takes what it says of itself.
+    fn note_health(&mut self, ms: Option<u32>, said: (Option<u8>, Option<i16>), now_us: i64) {
+        let Health { battery, rssi, clock } = &mut self.health;
+        *clock = ms.map(|ms| (ms, now_us)).or(*clock);
+        *battery = said.0.or(*battery);
+        *rssi = said.1.or(*rssi);
+        let low = is_low(self.standing.low, *battery, self.spec.battery_low);
+        self.unsaved |= std::mem::replace(&mut self.standing.low, low) != low;
+    }
+
+    /// A command as it goes out: with how long it may be carried out by the node's own clock, so
+    /// that one which was held up on the way surprises nobody.
+    fn body(&self, command: &Command, now_us: i64) -> String {
+        let body = format!("{} {}", command.id, command.op);
+        let Some((ms, heard_us)) = self.health.clock else { return body };
+        let passed_ms = u32::try_from((now_us - heard_us) / 1000).unwrap_or(0);
+        // Counted from the same moment, so that what is said again is to be done no later.
+        let whole_ms = u32::try_from((command.deadline_us - heard_us) / 1000).unwrap_or(0);
+        let left_ms = whole_ms.saturating_sub(passed_ms);
+        let ttl = format!(" ttl={left_ms}@{}", ms.wrapping_add(passed_ms));
+        if body.len() + ttl.len() > wire::BODY_LEN_MAX { body } else { body + &ttl }
     }
 
     fn remember(&mut self, command: Command) {
@@ -504,6 +528,7 @@ impl Controller {
             node.settled = None;
         }
         node.unsaved = true;
+        node.note_health(state.ms, (state.battery, state.rssi), now_us);
         if let Some(ms) = state.ms {
             self.subjects[at].link.started_us = Some(now_us - i64::from(ms) * 1000);
         }
@@ -527,10 +552,11 @@ impl Controller {
         }
     }
 
-    fn hear_event(&mut self, at: usize, event: &wire::Event, _now_us: i64) {
+    fn hear_event(&mut self, at: usize, event: &wire::Event, now_us: i64) {
         let subject = &mut self.subjects[at];
         let Some(node) = &mut subject.node else { return };
         node.speaks = true;
+        node.note_health(Some(event.ms), (None, None), now_us);
         if let Some(tx) = &event.tx {
             node.reported = Some(tx.clone());
             node.unsaved = true;
@@ -558,6 +584,7 @@ impl Controller {
         let subject = &mut self.subjects[at];
         let Some(node) = &mut subject.node else { return };
         node.speaks = true;
+        node.note_health(Some(ack.ms), (ack.battery, ack.rssi), now_us);
         if let Some(lease) = ack.lease.filter(|lease| *lease > 0) {
             node.lease_s = lease;
         }
@@ -1091,9 +1118,11 @@ impl Controller {
     fn say_again(&mut self, at: usize, now_us: i64) {
         let subject = &mut self.subjects[at];
         let Some(node) = &mut subject.node else { return };
-        for command in node.commands.iter_mut() {
+        for place in 0..node.commands.len() {
+            let command = &node.commands[place];
             if command.state.is_open() && command.next_us <= now_us {
-                let text = format!("{} {}", command.id, command.op);
+                let text = node.body(command, now_us);
+                let command = &mut node.commands[place];
                 command.sent(now_us);
                 node.heartbeat_us = now_us + heartbeat_us(node.lease_s);
                 let urgent = matches!(command.purpose, Purpose::Act(..));
@@ -1259,7 +1288,8 @@ impl Controller {
             reason: String::new(),
         };
         match wire::Command::new(id, op).encode() {
-            Ok(text) => {
+            Ok(_) => {
+                let text = node.body(&command, now_us);
                 command.sent(now_us);
                 node.heartbeat_us = now_us + heartbeat_us(node.lease_s);
                 let urgent = matches!(command.purpose, Purpose::Act(..));
