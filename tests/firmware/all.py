@@ -13,6 +13,7 @@ import json
 import pathlib
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -365,9 +366,9 @@ class Mosquitto:
 class Runtime:
     """A runtime with the twins of plain.yaml, on the same port after a restart."""
 
-    def __init__(self, *extra):
+    def __init__(self, *extra, **options):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="edgetwin-firmware-"))
-        self.server = Server(self.home / "state", toolchain.BIN, ["-f", str(HERE / "plain.yaml"), *extra])
+        self.server = Server(self.home / "state", toolchain.BIN, ["-f", str(HERE / "plain.yaml"), *extra], **options)
         self.start()
         self.port = self.server.address("mqtt")[1]
         self.server.command[self.server.command.index("--mqtt") + 1] = f"127.0.0.1:{self.port}"
@@ -590,6 +591,12 @@ def test_gateway():
         watcher.wait("data", lambda body: not body.get("old"), after=again + 3)
         assert any(body.get("old") for _, body in watcher.all("data")), "nothing was asked for again"
         no_gap(watcher.all("data") + watcher.all("feat"))
+        # It hangs, and its watchdog helps it: the edge hears why, and readings go on.
+        boot, hung_at = state["boot"], time.monotonic()
+        uno.process.send_signal(signal.SIGUSR1)
+        _, state = watcher.wait("state", lambda body: body.get("boot") == boot + 1, after=hung_at)
+        assert state["cause"] == "wdt", state
+        watcher.wait("data", lambda body: body["boot"] == boot + 1 and body["seq"] >= 1, after=hung_at)
         # The node goes, and the gateway says so; it comes back on another device.
         uno.stop()
         watcher.wait("state", lambda body: body.get("up") == 0 and "via" in body)
@@ -705,11 +712,27 @@ def test_simulate():
         try:
             _, state = watcher.wait("state", lambda body: body["up"] == 1, timeout=30)
             assert (state["build"] == "simulated") == (build == "simulated"), state
+            assert state["rssi"] == -60 and "battery" not in state, state
             watcher.wait("data", lambda body: body["temperature"] > 0 and body["light"] >= 0)
             assert watcher.command("7 info")["tx"]["program"] == "interval"
             assert watcher.command("8 get light")["st"] == "ok"
             watcher.wait("data", lambda body: body["program"] == "on-request")
             no_gap(watcher.all("data"))
+        finally:
+            watcher.stop()
+            server.stop()
+
+
+def test_simulated_battery():
+    """A simulated node has the battery of its profile, as a process and without one."""
+    for compiler in ("", "g++"):
+        server = Runtime("--simulate", under=["env", f"CXX={compiler}"])
+        watcher = Watcher(server.port, "lab/bench")
+        try:
+            _, state = watcher.wait("state", lambda body: body["up"] == 1, timeout=30)
+            assert (state["build"] == "simulated") == (not compiler) and 50 <= state["battery"] <= 100, state
+            ack = watcher.command("7 hb")
+            assert ack["rssi"] == -60 and state["battery"] - 1 <= ack["battery"] <= state["battery"], ack
         finally:
             watcher.stop()
             server.stop()

@@ -10,12 +10,13 @@
 // 0.1 %; each holds from its time on, and the last for ever. `swing` is added to and taken off A2
 // from one conversion to the next. A battery of 3.8 V is at A3. The DHT11 is on pin 2; outputs are
 // pins 5 and 7. The script has lines `ms text`: what is sent to the node, and when; `ms hang` makes it
-// hang until its watchdog resets it. With --pty the name of the line is printed first. A pty has no
+// hang until its watchdog resets it, and so does SIGUSR1. With --pty the name of the line is printed first. A pty has no
 // DTR, so opening it does not reset the node.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pty.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,6 +163,7 @@ static avr_cycle_count_t serial_step(avr_t *a, avr_cycle_count_t when, void *par
 static avr_flashaddr_t hung_at;
 static unsigned char healthy[2];
 static int hung;
+static volatile sig_atomic_t hang_asked;
 static long reset_ms[RESETS_MAX];
 static int resets;
 
@@ -173,6 +175,11 @@ static void hang(void) {
   hung_at = avr->pc;
   memcpy(healthy, avr->flash + hung_at, 2);
   memcpy(avr->flash + hung_at, "\xff\xcf", 2);  // rjmp .-2
+}
+
+static void ask_to_hang(int number) {
+  (void)number;
+  hang_asked = 1;
 }
 
 // simavr's watchdog resets by a run callback of its own. It has set WDRF then, and left the watchdog
@@ -271,6 +278,7 @@ int main(int argc, char **argv) {
     fflush(stdout);
   }
   const avr_run_t run = avr->run;
+  signal(SIGUSR1, ask_to_hang);
   struct timespec start;
   clock_gettime(CLOCK_MONOTONIC, &start);
   for (long ms = 0; !seconds || ms < seconds * 1000; ms++) {
@@ -278,6 +286,10 @@ int main(int argc, char **argv) {
       if (!strcmp(script_line[script_at], "hang\n")) hang();
       else feed((const unsigned char *)script_line[script_at], strlen(script_line[script_at]));
       script_at++;
+    }
+    if (hang_asked) {
+      hang_asked = 0;
+      hang();
     }
     if (real) {
       unsigned char bytes[256];
