@@ -48,10 +48,13 @@ fn head(told: &Value) -> String {
         seen => format!("{presence}, last heard at {seen}"),
     };
     line("Presence", heard);
+    line("Health", fields(&told["health"]));
+    line("Safety", text(told, "/safety"));
     line("Desired", fields(&told["desired"]));
     line("Reported", fields(&told["reported"]));
     let (generation, changed) = (text(told, "/generation"), text(told, "/changed"));
     line("Generation", format!("{generation}, since {changed}, cause {}", text(told, "/cause")));
+    line("Share", fields(&told["share"]));
     line("Trace", text(told, "/trace"));
     if told["waiting"].is_object() {
         let (wanted, until) = (fields(&told["waiting"]["for"]), text(told, "/waiting/until"));

@@ -113,7 +113,13 @@ pub async fn run(
                 }
             }
             Some(Ok(Event::Incoming(Packet::Publish(publish)))) => {
-                let taken = take_reading(&context, &publish.topic, &publish.payload, &"the broker");
+                let taken = take_reading(
+                    &context,
+                    &publish.topic,
+                    &publish.payload,
+                    !publish.retain && !publish.dup,
+                    &"the broker",
+                );
                 match taken {
                     Taken::Staged(batch) => {
                         last_batch = batch;

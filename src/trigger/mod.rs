@@ -358,7 +358,7 @@ impl Reaction for TriggerReaction {
     fn react(&self, change: &Committed, follow: &mut Vec<Request>) {
         let trigger = &self.0;
         let Some(twin) = change.after.as_deref() else { return };
-        if change.event.action == Action::ReadLate {
+        if matches!(change.event.action, Action::ReadLate | Action::BootReset) {
             return;
         }
         for name in services(twin) {

@@ -942,7 +942,7 @@ fn shown_change(change: &Committed, twin: &Twin, fields: Option<&Fields>) -> Opt
                 .map(|(feature, values)| (feature.clone(), json!({"properties": values})));
             Map::from_iter([("features".to_owned(), Value::Object(features.collect()))])
         }
-        (Action::ReadLate, ..) => return None,
+        (Action::ReadLate | Action::BootReset, ..) => return None,
         (Action::Deleted, ..) | (_, _, None) => Map::new(),
         (_, Path::Thing, Some(value)) => value.as_object().cloned().unwrap_or_default(),
         (_, path, Some(value)) => {
@@ -969,7 +969,7 @@ fn context(change: &Committed) -> Value {
     let action = match change.event.action {
         Action::Created => "created",
         Action::Modified => "modified",
-        Action::Merged | Action::Read | Action::ReadLate => "merged",
+        Action::Merged | Action::Read | Action::ReadLate | Action::BootReset => "merged",
         Action::Deleted => "deleted",
     };
     let (namespace, name) = (change.id.namespace(), change.id.name());

@@ -415,6 +415,8 @@ pub enum Change {
         /// Sequence number, if the node gives one.
         stamp: Option<Stamp>,
     },
+    /// A node says that it is at this boot; taken if it has numbered its boots anew.
+    Boot(u64),
 }
 
 /// What happened to a twin: one record of the log.
@@ -434,7 +436,7 @@ pub struct Event {
         skip_serializing_if = "Option::is_none"
     )]
     pub value: Option<Value>,
-    /// The reading's sequence number.
+    /// The reading's sequence number; the boot that was said.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub stamp: Option<Stamp>,
 }
@@ -467,6 +469,7 @@ impl Event {
             value.get(feature).is_some_and(|value| value.is_null() || in_feature(value))
         };
         match &self.path {
+            _ if self.action == Action::BootReset => false,
             _ if self.action == Action::Read => {
                 value.and_then(|value| value.get(feature)).is_some_and(in_properties)
             }
@@ -511,6 +514,9 @@ pub enum Action {
     /// A reading came after a later one: it is history and changes no value.
     #[serde(rename = "l")]
     ReadLate,
+    /// The node has numbered its boots anew: its next readings are no repeats. No value changes.
+    #[serde(rename = "b")]
+    BootReset,
 }
 
 /// Why a change was not made, in Ditto's terms.
@@ -616,6 +622,14 @@ pub fn decide(id: &ThingId, twin: Option<&Twin>, change: Change) -> Result<Event
             let action = if late { Action::ReadLate } else { Action::Read };
             Ok(Event { stamp, ..event(action, Path::Features, Some(Value::Object(values))) })
         }
+        Change::Boot(boot) => {
+            let twin = twin.ok_or_else(|| Refusal::NotFound(id.clone(), Path::Thing))?;
+            if !twin.sequence.is_anew(boot) {
+                return Err(Refusal::Duplicate);
+            }
+            let stamp = Some(Stamp { seq: 0, boot: Some(boot) });
+            Ok(Event { stamp, ..event(Action::BootReset, Path::Features, None) })
+        }
         Change::Modify(Path::Thing, mut value) => {
             check_thing(id, &mut value)?;
             if let (Some(twin), Some(map)) = (twin, value.as_object_mut()) {
@@ -695,11 +709,15 @@ pub fn apply(id: &ThingId, twin: Option<&Twin>, event: &Event, time_us: i64) -> 
             Arc::make_mut(feature).revision = revision;
         }
     }
-    if let Some(stamp) = event.stamp {
-        next.sequence.note(stamp);
+    match event.stamp {
+        Some(Stamp { boot: Some(boot), .. }) if event.action == Action::BootReset => {
+            next.sequence.begin(boot);
+        }
+        Some(stamp) => next.sequence.note(stamp),
+        None => {}
     }
     match (event.action, &event.value) {
-        (Action::ReadLate, _) => {}
+        (Action::ReadLate | Action::BootReset, _) => {}
         (Action::Read, Some(Value::Object(values))) => {
             for (feature, values) in values {
                 if let Value::Object(values) = values {

@@ -7,6 +7,12 @@
 //! A node that says its boot number too starts a new count with each boot. One that does not, and
 //! counts from 0 or 1 again, is believed to have restarted when the count so far is too far ahead
 //! for a redelivery ([`REDELIVERY_MAX`]).
+//!
+//! Readings of a boot before the newest count as repeats. If the counter itself went back, as after a
+//! node's memory was erased or its board was replaced, the node has to say at which boot it is
+//! ([`Sequence::begin`]). From then on, of all boot numbers that were given before, only the one that
+//! the node said last counts, so what is queued of its former life is not taken again. (It could be
+//! only when the node is at that very boot number once more.)
 
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +63,9 @@ pub struct Sequence {
     /// Skipped numbers, `first..=last`, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     gaps: Vec<(u64, u64)>,
+    /// Boots were numbered anew: the one that the node said last, and the greatest given before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    anew: Option<(u64, u64)>,
 }
 
 impl Sequence {
@@ -65,8 +74,15 @@ impl Sequence {
         let Some(last) = self.last else { return Verdict::Next };
         if stamp.boot != last.boot {
             // A will or a straggler of an earlier boot is history; without numbers nobody knows.
-            return match (stamp.boot, last.boot) {
-                (Some(boot), Some(newest)) if boot < newest => Verdict::Duplicate,
+            return match (stamp.boot, last.boot, self.anew) {
+                (Some(boot), _, Some((said, most))) if boot <= most => {
+                    if boot == said {
+                        Verdict::Next
+                    } else {
+                        Verdict::Duplicate
+                    }
+                }
+                (Some(boot), Some(newest), None) if boot < newest => Verdict::Duplicate,
                 _ => Verdict::Next,
             };
         }
@@ -106,8 +122,27 @@ impl Sequence {
                     }
                     _ => self.gaps.clear(),
                 }
+                // Beyond all that were given, numbers tell again by themselves.
+                self.anew = self.anew.filter(|(_, most)| stamp.boot.is_none_or(|b| b <= *most));
                 self.last = Some(stamp);
             }
+        }
+    }
+
+    /// Whether a node that says that it is at this boot now has numbered its boots anew, and that is
+    /// news.
+    pub fn is_anew(&self, boot: u64) -> bool {
+        let newest = self.last.and_then(|last| last.boot);
+        let (said, most) = self.anew.or(newest.map(|newest| (newest, newest))).unwrap_or_default();
+        boot <= most && boot != said
+    }
+
+    /// The node is at this boot, whatever was heard before.
+    pub fn begin(&mut self, boot: u64) {
+        if self.is_anew(boot) {
+            let newest = self.last.and_then(|last| last.boot).unwrap_or_default();
+            let most = self.anew.map_or(newest, |(_, most)| most);
+            self.anew = Some((boot, most));
         }
     }
 
@@ -173,7 +208,81 @@ mod tests {
         assert_eq!(booted.judge(Stamp { seq: 10, boot: Some(2) }), Verdict::Duplicate);
     }
 
+    fn of(boot: u64, seq: u64) -> Stamp {
+        Stamp { seq, boot: Some(boot) }
+    }
+
+    #[test]
+    fn a_counter_that_went_back_is_believed_once_the_node_says_so() {
+        let mut sequence = Sequence::default();
+        assert!(!sequence.is_anew(0));
+        (0..5).for_each(|seq| sequence.note(of(7, seq)));
+        assert_eq!(sequence.judge(of(1, 0)), Verdict::Duplicate);
+        assert_eq!((sequence.is_anew(7), sequence.is_anew(8)), (false, false));
+        assert!(sequence.is_anew(1));
+        sequence.begin(1);
+        assert!(!sequence.is_anew(1), "it is said once");
+        // What was not taken of the former life still may be; what was is not.
+        assert_eq!(
+            (sequence.judge(of(7, 4)), sequence.judge(of(7, 5))),
+            (Verdict::Duplicate, Verdict::Next)
+        );
+        assert_eq!(sequence.judge(of(1, 0)), Verdict::Next);
+        sequence.note(of(1, 0));
+        assert_eq!(
+            (sequence.judge(of(1, 0)), sequence.judge(of(1, 1))),
+            (Verdict::Duplicate, Verdict::Next)
+        );
+        for former in [(7, 0), (7, 9), (3, 0)] {
+            assert_eq!(sequence.judge(of(former.0, former.1)), Verdict::Duplicate, "{former:?}");
+        }
+        // A later boot that was had before has to be said, one beyond them not.
+        assert_eq!(sequence.judge(of(2, 0)), Verdict::Duplicate);
+        sequence.begin(2);
+        sequence.note(of(2, 0));
+        assert_eq!(sequence.judge(of(1, 1)), Verdict::Duplicate);
+        sequence.note(of(8, 0));
+        assert_eq!((sequence.last(), sequence.anew), (Some(of(8, 0)), None));
+        assert_eq!(sequence.judge(of(2, 1)), Verdict::Duplicate);
+    }
+
     proptest! {
+        /// Each life of a node counts boots from somewhere, says each, and sends readings; whatever was
+        /// sent before comes again at any time.
+        #[test]
+        fn over_lives_each_reading_is_taken_once(
+            lives in proptest::collection::vec(
+                (0_u64..9, proptest::collection::vec(0_u64..6, 1..4)), 1..5),
+            again in proptest::collection::vec(any::<proptest::sample::Index>(), 0..60),
+        ) {
+            let (mut sequence, mut sent) = (Sequence::default(), Vec::new());
+            let mut again = again.into_iter();
+            for (first, boots) in lives {
+                for (boot, readings) in (first..).zip(boots) {
+                    sequence.begin(boot);
+                    for seq in 0..readings {
+                        let fresh = !sent.contains(&(boot, seq));
+                        let judged = sequence.judge(of(boot, seq));
+                        // A life that begins at the boot where the last one ended is taken for it.
+                        if fresh {
+                            prop_assert_ne!(judged, Verdict::Duplicate);
+                        }
+                        sequence.note(of(boot, seq));
+                        sent.push((boot, seq));
+                        if let Some(index) = again.next() {
+                            let (old, seq) = *index.get(&sent);
+                            if old != boot {
+                                prop_assert_eq!(sequence.judge(of(old, seq)), Verdict::Duplicate);
+                            }
+                        }
+                        // A snapshot in between changes nothing.
+                        let text = serde_json::to_string(&sequence).unwrap();
+                        prop_assert_eq!(&serde_json::from_str::<Sequence>(&text).unwrap(), &sequence);
+                    }
+                }
+            }
+        }
+
         /// In-order delivery with any redeliveries takes each number once.
         #[test]
         fn no_number_is_taken_twice(start in 0_u64..50, resends in proptest::collection::vec(0_u64..100, 0..60)) {

@@ -48,8 +48,9 @@ fn change() -> impl Strategy<Value = Change> {
         Just(Change::Modify(Path::Thing, json!({"features": {"f": {"properties": {"a": 1}}}}))),
         ("[fg]", "[abc]", 0_u64..20).prop_map(|(feature, property, seq)| Change::Reading {
             values: json!({feature: {property: seq}}).as_object().unwrap().clone(),
-            stamp: Some(Stamp { seq, boot: None }),
+            stamp: Some(Stamp { seq, boot: Some(seq / 4) }),
         }),
+        (0_u64..5).prop_map(Change::Boot),
     ]
 }
 

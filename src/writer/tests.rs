@@ -310,3 +310,35 @@ fn events_are_read_from_a_time_on_over_segments_and_what_is_missing_is_told() {
     let (whole, times) = read(2, u64::MAX, usize::MAX);
     assert!(!whole && times[0] > 200 && times.last() == Some(&500), "{times:?}");
 }
+
+#[test]
+fn a_boot_that_began_anew_is_remembered_over_a_crash_and_usual_records_are_as_long_as_before() {
+    let disk = Arc::<FakeDisk>::default();
+    let (writer, _) = open(&disk);
+    create(&writer, "a");
+    let numbered = |writer: &Writer, boot: u64, seq: u64| {
+        let values = json!({"env": {"t": seq}}).as_object().unwrap().clone();
+        let stamp = Some(Stamp { seq, boot: Some(boot) });
+        let taken = writer.submit(request("a", Change::Reading { values, stamp }), 2);
+        writer.commit();
+        taken.map(|accepted| serde_json::to_string(&*accepted.change.event).unwrap())
+    };
+    let duplicate = Err(Rejected::Refused(Refusal::Duplicate));
+    assert!(numbered(&writer, 7, 0).is_ok());
+    assert_eq!(numbered(&writer, 1, 0), duplicate);
+    let refused = |boot| writer.submit(request("a", Change::Boot(boot)), 3).is_err();
+    assert!(refused(7) && refused(8));
+    assert!(!refused(1) && refused(1), "it is taken once");
+    writer.commit();
+    assert_eq!(writer.twin("lab:a").unwrap().revision, 3);
+    let disk = disk.crash(|| false);
+    let (writer, found) = open(&disk);
+    assert_eq!(found.unreadable, 0);
+    assert_eq!(numbered(&writer, 7, 0), duplicate);
+    let record = r#"{"a":"r","p":"/features","v":{"env":{"t":0}},"s":[0,1]}"#;
+    assert_eq!(numbered(&writer, 1, 0), Ok(record.to_owned()));
+    assert_eq!((numbered(&writer, 1, 0), numbered(&writer, 7, 1)), (duplicate.clone(), duplicate));
+    // A snapshot keeps it, too.
+    let twin = writer.twin("lab:a").unwrap();
+    assert_eq!(Twin::from_state(twin.revision, &twin.to_state()).unwrap().sequence, twin.sequence);
+}

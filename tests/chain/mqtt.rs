@@ -1,6 +1,7 @@
 //! A node, and one who watches verdicts: rumqttc as anybody would use it.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -56,6 +57,13 @@ impl Node {
         let payload = json!({"seq": seq, "boot": boot, "environment": {"x": x}}).to_string();
         let topic = format!("et/v1/lab/n-{n}/data");
         self.client.publish(topic, QoS::AtLeastOnce, false, payload).unwrap();
+    }
+
+    /// Says that `lab:n-<n>` is there, at this boot.
+    pub(crate) fn say_state(&self, n: u32, boot: u32) {
+        let topic = format!("et/v1/lab/n-{n}/state");
+        let payload = json!({"up": 1, "boot": boot}).to_string();
+        self.client.publish(topic, QoS::AtLeastOnce, true, payload).unwrap();
     }
 
     /// Waits for a PUBACK.
@@ -133,4 +141,71 @@ fn rumqttc_talks_with_itself_in_both_versions() {
     three.publish("from/three/end", QoS::ExactlyOnce, false, "end").unwrap();
     assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), (5, "end".to_owned()));
     assert!(heard.try_recv().is_err());
+}
+
+/// Publishes a message that says of itself that it was sent before, and waits for its PUBACK.
+fn send_again(broker: SocketAddr, topic: &str, payload: &str) {
+    let mut stream = TcpStream::connect(broker).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01r").unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 0]);
+    let len = u8::try_from(2 + topic.len() + 2 + payload.len()).unwrap();
+    let head = [0x3a, len, 0, topic.len() as u8];
+    let packet = [&head, topic.as_bytes(), &[0, 9], payload.as_bytes()].concat();
+    stream.write_all(&packet).unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [0x40, 2, 0, 9]);
+}
+
+#[test]
+fn a_node_whose_memory_was_erased_is_heard_once_it_says_its_boot_and_over_kill_nine() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut runtime = crate::Runtime::start(directory.path());
+    assert_eq!(runtime.put("/api/2/things/lab:n-1", &json!({})), 201);
+    let x = |runtime: &crate::Runtime| {
+        runtime.thing("lab:n-1")["features"]["environment"]["properties"]["x"].clone()
+    };
+    let told = |runtime: &crate::Runtime, reason: &str| {
+        let (_, events) = runtime.request("GET", "/edgetwin/v1/events", None);
+        let events = events["items"].as_array().unwrap().clone();
+        let found = events.iter().find(|event| event["reason"] == reason).cloned();
+        found.map(|event| (event["object"].clone(), event["count"].clone()))
+    };
+    let once = Some((json!("Twin/lab/n-1"), json!(1)));
+    let node = Node::connect(runtime.mqtt, "node");
+    let send = |node: &Node, value: u32, boot: u32, seq: u32| {
+        node.send_numbered(1, value, boot, seq);
+        node.acknowledged();
+    };
+    node.say_state(1, 7);
+    node.acknowledged();
+    send(&node, 70, 7, 0);
+    send(&node, 71, 7, 1);
+    send(&node, 10, 1, 0);
+    assert_eq!((x(&runtime), told(&runtime, "OldBoot")), (json!(71), once.clone()));
+    assert_eq!(told(&runtime, "BootReset"), None);
+    // A birth message of earlier that is sent again says nothing.
+    send_again(runtime.mqtt, "et/v1/lab/n-1/state", r#"{"up":1,"boot":1}"#);
+    assert_eq!(told(&runtime, "BootReset"), None);
+    // The board that came in its place says so. It is acknowledged when that is durable.
+    node.say_state(1, 1);
+    node.acknowledged();
+    assert_eq!(told(&runtime, "BootReset"), once);
+    runtime.process.kill();
+    let runtime = crate::Runtime::start(directory.path());
+    let node = Node::connect(runtime.mqtt, "node");
+    send(&node, 10, 1, 0);
+    assert_eq!(x(&runtime), 10);
+    // What was queued of the former one is not taken again, nor is what is sent again.
+    let revision = runtime.thing("lab:n-1")["_revision"].clone();
+    for (value, boot, seq) in [(70, 7, 0), (71, 7, 1), (10, 1, 0)] {
+        send(&node, value, boot, seq);
+    }
+    assert_eq!((x(&runtime), &runtime.thing("lab:n-1")["_revision"]), (json!(10), &revision));
+    node.say_state(1, 1);
+    node.acknowledged();
+    send(&node, 11, 1, 1);
+    assert_eq!((x(&runtime), told(&runtime, "BootReset")), (json!(11), None));
 }

@@ -42,6 +42,7 @@ use tokio::task::LocalSet;
 use super::broker::{Broker, ClientId, Message, Subscription};
 use super::frame::{Framer, Violation};
 use super::{Directory, Leaf, Topic, Uplinks};
+use crate::store::AppendError;
 use crate::telemetry::{Severity, Telemetry, now_us};
 use crate::twin::sequence::Stamp;
 use crate::twin::{Change, Refusal, ThingId};
@@ -557,6 +558,7 @@ impl Hub {
                     payload: publish.payload(),
                     qos: publish.qos() as u8,
                     retain: publish.retain(),
+                    dup: publish.dup(),
                     packet: publish.packet_id(),
                     properties: &[],
                 };
@@ -568,6 +570,7 @@ impl Hub {
                     payload: publish.payload(),
                     qos: publish.qos() as u8,
                     retain: publish.retain(),
+                    dup: publish.dup(),
                     packet: publish.packet_id(),
                     properties: publish.props(),
                 };
@@ -777,11 +780,13 @@ impl Hub {
 
 /// Judges and stages a message that may be a reading.
 ///
+/// * `live`: it comes from the node for the first time, neither sent again nor retained.
 /// * `from`: who sent it, for events.
 pub(super) fn take_reading(
     context: &Context,
     topic_name: &str,
     payload: &[u8],
+    live: bool,
     from: &dyn std::fmt::Display,
 ) -> Taken {
     let topic = match Topic::parse(topic_name) {
@@ -793,7 +798,7 @@ pub(super) fn take_reading(
     let decoded = match topic.leaf {
         Leaf::Data => super::decode(payload, model().as_deref()),
         Leaf::Features => super::decode_features(payload, model().as_deref()),
-        Leaf::Ack | Leaf::Event | Leaf::State => return hear(context, topic, payload, from),
+        Leaf::Ack | Leaf::Event | Leaf::State => return hear(context, topic, payload, live, from),
         _ => return Taken::NotAReading,
     };
     let reading = match decoded {
@@ -834,24 +839,27 @@ pub(super) fn take_reading(
             telemetry.event(now_us(), Severity::Warning, word, object, text);
             Taken::Refused(reason)
         }
-        Err(Rejected::NotStored(error)) => {
-            let text = format!("a reading was not taken: {error}");
-            telemetry.event(now_us(), Severity::Warning, "NotStored", "Store", text);
-            Taken::NotStored(DisconnectReasonCode::QuotaExceeded)
-        }
+        Err(Rejected::NotStored(error)) => not_stored(context, &error),
     }
+}
+
+/// The node has to keep it.
+fn not_stored(context: &Context, error: &AppendError) -> Taken {
+    let text = format!("a reading was not taken: {error}");
+    context.telemetry.event(now_us(), Severity::Warning, "NotStored", "Store", text);
+    Taken::NotStored(DisconnectReasonCode::QuotaExceeded)
 }
 
 /// A node whose boot counter went back is not heard any more, and must not be so in silence.
 fn tell_of_old_boot(context: &Context, thing: &ThingId, stamp: Option<Stamp>) {
     let known = context.writer.newest(thing.as_str()).and_then(|twin| twin.sequence.last());
     if let (Some(boot), Some(newest)) = (stamp.and_then(|s| s.boot), known.and_then(|s| s.boot))
-        && boot < newest
+        && boot != newest
     {
         let object = format!("Twin/{}/{}", thing.namespace(), thing.name());
         let text = format!(
             "readings of boot {boot} count as repeats, since boot {newest} was heard; a node whose \
-             counter began anew has to go on above it, or its twin has to be made anew"
+             counter began anew has to say so: by a state, `{{\"up\":1,\"boot\":{boot}}}`, when it connects"
         );
         context.telemetry.event(now_us(), Severity::Warning, "OldBoot", object, text);
     }

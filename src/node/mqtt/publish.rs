@@ -10,12 +10,13 @@ use mqtt_protocol_core::mqtt::result_code::{
 };
 
 use super::deliver::forwarded;
-use super::{Ack, Context, Hub, Link, Pending, Reason, Taken, take_reading};
+use super::{Ack, Context, Hub, Link, Pending, Reason, Taken, not_stored, take_reading};
 use crate::node::broker::{self, Message, Will};
 use crate::node::wire::Uplink;
 use crate::node::{PayloadError, Topic};
 use crate::telemetry::{Severity, now_us};
-use crate::twin::ThingId;
+use crate::twin::{Change, ThingId};
+use crate::writer::{Origin, Precondition, Rejected, Request};
 
 impl Hub {
     pub(super) fn publish(
@@ -45,6 +46,7 @@ impl Hub {
             &self.context,
             &message.topic,
             message.payload.as_slice(),
+            !incoming.dup,
             &link.peer,
         ) {
             Taken::NotAReading => {
@@ -165,8 +167,13 @@ impl Hub {
             }),
         };
         // A node's last word is heard like its others. What became of it has nobody to be told.
-        let told =
-            take_reading(&self.context, &message.topic, message.payload.as_slice(), &"a will");
+        let told = take_reading(
+            &self.context,
+            &message.topic,
+            message.payload.as_slice(),
+            false,
+            &"a will",
+        );
         if matches!(told, Taken::Staged(_)) {
             self.staged.notify_one();
         }
@@ -180,6 +187,7 @@ pub(super) fn hear(
     context: &Context,
     topic: Topic,
     payload: &[u8],
+    live: bool,
     from: &dyn std::fmt::Display,
 ) -> Taken {
     if payload.is_empty() {
@@ -188,14 +196,42 @@ pub(super) fn hear(
     }
     match Uplink::decode_as(&topic.leaf, payload) {
         Ok(Some(uplink)) => {
+            let taken = match &uplink {
+                Uplink::State(state) if state.up && live => born(context, &topic.thing, state.boot),
+                _ => Taken::NotAReading,
+            };
             context.uplinks.heard(topic.thing, uplink);
-            Taken::NotAReading
+            taken
         }
         Ok(None) => Taken::NotAReading,
         Err(error) => {
             let error = PayloadError::NotJson(error.to_string());
             refused(context, &error, topic.thing.as_str(), from)
         }
+    }
+}
+
+/// A node says at which boot it is. If its counter went back, its readings are taken from here on.
+fn born(context: &Context, thing: &ThingId, boot: u32) -> Taken {
+    let request = Request {
+        id: thing.clone(),
+        change: Change::Boot(boot.into()),
+        only_if: Precondition::Always,
+        origin: Origin::Runtime,
+        depth: 0,
+    };
+    match context.writer.submit(request, now_us()) {
+        Ok(accepted) => {
+            let object = format!("Twin/{}/{}", thing.namespace(), thing.name());
+            let text = format!(
+                "the node says that it is at boot {boot}, and later ones were heard before: its boots are \
+                 numbered anew, as after its memory was erased or its board was replaced"
+            );
+            context.telemetry.event(now_us(), Severity::Warning, "BootReset", object, text);
+            Taken::Staged(accepted.batch)
+        }
+        Err(Rejected::Refused(_)) => Taken::NotAReading,
+        Err(Rejected::NotStored(error)) => not_stored(context, &error),
     }
 }
 
@@ -225,6 +261,7 @@ pub(super) struct Incoming<'a> {
     pub(super) payload: &'a ArcPayload,
     pub(super) qos: u8,
     pub(super) retain: bool,
+    pub(super) dup: bool,
     pub(super) packet: Option<u16>,
     pub(super) properties: &'a [Property],
 }
