@@ -414,7 +414,7 @@ fn what_is_held_stays_as_it_is_over_a_restart() {
     let rules = || vec![rule("look-closer", ANOMALOUS)];
     let mut world = World::new(rules(), &["n"]);
     world.state("n", 1, 1000, 0);
-    let path = || Path::DesiredProperty(TRANSMISSION.to_owned(), vec!["hold".to_owned()].into());
+    let path = || Path::DesiredProperty(TRANSMISSION.to_owned(), vec!["hold".to_owned()]);
     world.change("n", TwinChange::Modify(path(), true.into()), Origin::Client);
     world.read("n", 5, 1);
     world.verdict("n", "anomalous");
