@@ -453,12 +453,16 @@ impl Controller {
             twin.attributes.as_deref().and_then(|attributes| attributes.get("labels")).cloned()
         };
         let regroup = subject.twin.as_deref().map(labels) != Some(labels(twin));
-        subject.twin = Some(twin.clone());
+        let met = subject.twin.replace(twin.clone()).is_none();
         let source = self.source(observed);
         if regroup {
             self.regroup(at, now_us);
         }
         self.adopt(at);
+        if met && self.subjects[at].node.as_ref().is_some_and(|n| n.presence != Presence::Unheard) {
+            // It spoke before its twin was seen.
+            self.show_reported(at);
+        }
         let Some(event) = observed.event else {
             self.meet(at, now_us);
             return;

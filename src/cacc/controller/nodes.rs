@@ -1311,7 +1311,7 @@ impl Controller {
     }
 
     /// Shows in the twin how the node talks, and whether it is there.
-    fn show_reported(&mut self, at: usize) {
+    pub(super) fn show_reported(&mut self, at: usize) {
         let subject = &self.subjects[at];
         let (Some(node), Some(twin)) = (&subject.node, &subject.twin) else { return };
         let mut map = node.reported.as_ref().map_or_else(Map::new, |tx| tx_json(tx, None));

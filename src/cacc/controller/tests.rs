@@ -374,6 +374,17 @@ fn a_command_says_until_when_by_the_clock_of_the_node() {
     assert_eq!(Body::parse(&mute.sent[0].1).unwrap().ttl, None);
 }
 
+#[test]
+fn a_node_that_speaks_before_its_twin_is_seen_is_shown() {
+    let mut world = World::new(Vec::new(), &[]);
+    world.controller.set_node(&id("n"), Some(Arc::new(spec())), world.now_us);
+    world.state("n", 1, 1000, 0);
+    let thing = json!({"attributes": {"labels": {"room": "north"}}});
+    world.change("n", TwinChange::Modify(Path::Thing, thing), Origin::Runtime);
+    let shown = &world.feature("n")["properties"];
+    assert_eq!((&shown["pmin"], &shown["online"]), (&1000.into(), &true.into()));
+}
+
 /// How a node is to send, ms, and what `explain` says of safety.
 fn standing(world: &World) -> (Value, Value) {
     let told = world.explain("n");
