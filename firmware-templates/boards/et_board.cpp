@@ -194,6 +194,9 @@ void et_first(void) {
 #endif
 
 void et_setup() {
+#ifdef __AVR__
+  wdt_enable(WDTO_2S);
+#endif
   ET_BEGIN
 #if ET_LINK_SERIAL
   Serial.begin(115200);
@@ -204,9 +207,7 @@ void et_setup() {
   WiFi.mode(WIFI_STA);
 #endif
   node.start(millis(), cause());
-#ifdef __AVR__
-  wdt_enable(WDTO_2S);
-#else
+#ifndef __AVR__
   enableLoopWDT();
 #endif
 }

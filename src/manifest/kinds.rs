@@ -1097,7 +1097,7 @@ pub struct BatterySpec {
     #[serde(default = "unit_scale")]
     #[schemars(range(min = 1, max = 100))]
     pub divider: f64,
-    /// Below this share the node is low on battery.
+    /// Below this share the node is low on battery; `15%` if left out.
     #[serde(default = "low_default")]
     pub low: Percent,
 }
