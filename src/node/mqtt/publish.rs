@@ -15,7 +15,8 @@ use crate::node::broker::{self, Message, Will};
 use crate::node::wire::Uplink;
 use crate::node::{PayloadError, Topic};
 use crate::telemetry::{Severity, now_us};
-use crate::twin::{Change, ThingId};
+use crate::twin::path::Path;
+use crate::twin::{Change, Refusal, ThingId};
 use crate::writer::{Origin, Precondition, Rejected, Request};
 
 impl Hub {
@@ -192,6 +193,15 @@ pub(super) fn hear(
 ) -> Taken {
     if payload.is_empty() {
         // A retained state is taken away.
+        return Taken::NotAReading;
+    }
+    if context.writer.newest(topic.thing.as_str()).is_none() {
+        // Whoever subscribes to it still gets it.
+        context.telemetry.messages_unknown.inc();
+        let refusal = Refusal::NotFound(topic.thing.clone(), Path::Thing);
+        let object = format!("Twin/{}/{}", topic.thing.namespace(), topic.thing.name());
+        let text = format!("a message from {from} was not heard: {}", refusal.message());
+        context.telemetry.event(now_us(), Severity::Warning, "UnknownNode", object, text);
         return Taken::NotAReading;
     }
     match Uplink::decode_as(&topic.leaf, payload) {
