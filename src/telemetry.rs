@@ -142,6 +142,8 @@ metrics! {
     readings_duplicate: Counter = "edgetwin_readings_duplicate_total",
     /// Readings that were refused: malformed, unknown node, out of range.
     readings_refused: Counter = "edgetwin_readings_refused_total",
+    /// Acknowledgements, events and states of nodes that have no twin.
+    messages_unknown: Counter = "edgetwin_messages_unknown_total",
     /// Readings that were not stored, for lack of space or after a failed write.
     readings_not_stored: Counter = "edgetwin_readings_not_stored_total",
     /// MQTT connections that are open.

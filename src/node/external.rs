@@ -15,7 +15,8 @@ use rumqttc::{
 };
 use tokio::sync::watch;
 
-use super::mqtt::{Context, PACKET_LEN_MAX, Taken, take_reading};
+use super::intake::{Taken, take_reading};
+use super::mqtt::{Context, PACKET_LEN_MAX};
 use crate::http::stopped;
 use crate::telemetry::{Severity, now_us};
 

@@ -11,6 +11,7 @@
 pub mod broker;
 pub mod external;
 pub mod frame;
+mod intake;
 pub mod mqtt;
 pub mod serial;
 pub mod wire;

@@ -209,3 +209,26 @@ fn a_node_whose_memory_was_erased_is_heard_once_it_says_its_boot_and_over_kill_n
     send(&node, 11, 1, 1);
     assert_eq!((x(&runtime), told(&runtime, "BootReset")), (json!(11), None));
 }
+
+#[test]
+fn messages_of_nodes_without_a_twin_are_counted_and_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = crate::Runtime::start(directory.path());
+    let node = Node::connect(runtime.mqtt, "node");
+    node.say_state(9, 1);
+    node.say_state(9, 1);
+    node.say_state(8, 1);
+    for leaf in ["ack", "event"] {
+        let topic = format!("et/v1/lab/n-7/{leaf}");
+        node.client.publish(topic, QoS::AtLeastOnce, false, r#"{"boot":1}"#).unwrap();
+    }
+    (0..5).for_each(|_| node.acknowledged());
+    let (_, events) = runtime.request("GET", "/edgetwin/v1/events", None);
+    let told = events["items"].as_array().unwrap().iter();
+    let told: Vec<_> = told
+        .filter(|event| event["reason"] == "UnknownNode")
+        .map(|event| (event["object"].as_str().unwrap(), event["count"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(told, [("Twin/lab/n-9", 2), ("Twin/lab/n-8", 1), ("Twin/lab/n-7", 2)]);
+    assert!(runtime.metrics().contains("\nedgetwin_messages_unknown_total 5\n"));
+}

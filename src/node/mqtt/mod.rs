@@ -42,13 +42,10 @@ use tokio::task::LocalSet;
 use super::broker::{Broker, ClientId, Message, Subscription};
 use super::frame::{Framer, Violation};
 use super::{Directory, Leaf, Topic, Uplinks};
-use crate::store::AppendError;
-use crate::telemetry::{Severity, Telemetry, now_us};
-use crate::twin::sequence::Stamp;
-use crate::twin::{Change, Refusal, ThingId};
-use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
+use crate::telemetry::Telemetry;
+use crate::writer::{Committed, Origin, Sink, Writer};
 
-use publish::{Incoming, hear, node_name, refused};
+use publish::{Incoming, incoming};
 
 /// Largest packet taken, bytes; announced to MQTT 5 clients, others are disconnected.
 pub const PACKET_LEN_MAX: u32 = 1 << 20;
@@ -553,28 +550,10 @@ impl Hub {
             Packet::V3_1_1Connect(connect) => self.connect_v3(link, &connect),
             Packet::V5_0Connect(connect) => self.connect_v5(link, &connect),
             Packet::V3_1_1Publish(publish) => {
-                let incoming = Incoming {
-                    topic: publish.topic_name(),
-                    payload: publish.payload(),
-                    qos: publish.qos() as u8,
-                    retain: publish.retain(),
-                    dup: publish.dup(),
-                    packet: publish.packet_id(),
-                    properties: &[],
-                };
-                self.publish(link, &incoming, arrived);
+                self.publish(link, &incoming!(publish, &[]), arrived);
             }
             Packet::V5_0Publish(publish) => {
-                let incoming = Incoming {
-                    topic: publish.topic_name(),
-                    payload: publish.payload(),
-                    qos: publish.qos() as u8,
-                    retain: publish.retain(),
-                    dup: publish.dup(),
-                    packet: publish.packet_id(),
-                    properties: publish.props(),
-                };
-                self.publish(link, &incoming, arrived);
+                self.publish(link, &incoming!(publish, publish.props()), arrived);
             }
             Packet::V3_1_1Pubrel(release) => {
                 let id = release.packet_id();
@@ -776,107 +755,6 @@ impl Hub {
         state.written = 0;
         Ok(())
     }
-}
-
-/// Judges and stages a message that may be a reading.
-///
-/// * `live`: it comes from the node for the first time, neither sent again nor retained.
-/// * `from`: who sent it, for events.
-pub(super) fn take_reading(
-    context: &Context,
-    topic_name: &str,
-    payload: &[u8],
-    live: bool,
-    from: &dyn std::fmt::Display,
-) -> Taken {
-    let topic = match Topic::parse(topic_name) {
-        None => return Taken::NotAReading,
-        Some(Err(error)) => return refused(context, &error, topic_name, from),
-        Some(Ok(topic)) => topic,
-    };
-    let model = || context.directory.model(&topic.thing);
-    let decoded = match topic.leaf {
-        Leaf::Data => super::decode(payload, model().as_deref()),
-        Leaf::Features => super::decode_features(payload, model().as_deref()),
-        Leaf::Ack | Leaf::Event | Leaf::State => return hear(context, topic, payload, live, from),
-        _ => return Taken::NotAReading,
-    };
-    let reading = match decoded {
-        Ok(reading) => reading,
-        Err(error) => return refused(context, &error, topic.thing.as_str(), from),
-    };
-    let (thing, stamp) = (topic.thing.clone(), reading.stamp);
-    let request = Request {
-        id: topic.thing,
-        change: Change::Reading { values: reading.values, stamp },
-        only_if: Precondition::Always,
-        origin: Origin::Node,
-        depth: 0,
-    };
-    let telemetry = &context.telemetry;
-    match context.writer.submit(request, now_us()) {
-        Ok(accepted) => {
-            telemetry.readings.inc();
-            Taken::Staged(accepted.batch)
-        }
-        Err(Rejected::Refused(Refusal::Duplicate)) => {
-            telemetry.readings_duplicate.inc();
-            tell_of_old_boot(context, &thing, stamp);
-            Taken::Duplicate
-        }
-        Err(Rejected::Refused(refusal)) => {
-            telemetry.readings_refused.inc();
-            let (reason, word) = match &refusal {
-                Refusal::NotFound(..) => (Reason::NotAuthorized, "UnknownNode"),
-                Refusal::TooLarge(_) => (Reason::QuotaExceeded, "TwinTooLarge"),
-                Refusal::Stalled(_) => {
-                    return Taken::NotStored(DisconnectReasonCode::ImplementationSpecificError);
-                }
-                _ => (Reason::PayloadInvalid, "InvalidReading"),
-            };
-            let object = node_name(topic_name);
-            let text = format!("a reading from {from} was refused: {}", refusal.message());
-            telemetry.event(now_us(), Severity::Warning, word, object, text);
-            Taken::Refused(reason)
-        }
-        Err(Rejected::NotStored(error)) => not_stored(context, &error),
-    }
-}
-
-/// The node has to keep it.
-fn not_stored(context: &Context, error: &AppendError) -> Taken {
-    let text = format!("a reading was not taken: {error}");
-    context.telemetry.event(now_us(), Severity::Warning, "NotStored", "Store", text);
-    Taken::NotStored(DisconnectReasonCode::QuotaExceeded)
-}
-
-/// A node whose boot counter went back is not heard any more, and must not be so in silence.
-fn tell_of_old_boot(context: &Context, thing: &ThingId, stamp: Option<Stamp>) {
-    let known = context.writer.newest(thing.as_str()).and_then(|twin| twin.sequence.last());
-    if let (Some(boot), Some(newest)) = (stamp.and_then(|s| s.boot), known.and_then(|s| s.boot))
-        && boot != newest
-    {
-        let object = format!("Twin/{}/{}", thing.namespace(), thing.name());
-        let text = format!(
-            "readings of boot {boot} count as repeats, since boot {newest} was heard; a node whose \
-             counter began anew has to say so: by a state, `{{\"up\":1,\"boot\":{boot}}}`, when it connects"
-        );
-        context.telemetry.event(now_us(), Severity::Warning, "OldBoot", object, text);
-    }
-}
-
-/// What became of a message.
-pub(super) enum Taken {
-    /// An ordinary message.
-    NotAReading,
-    /// Durable with this batch.
-    Staged(u64),
-    /// Taken before.
-    Duplicate,
-    /// Never to be taken.
-    Refused(Reason),
-    /// Not stored; the node should keep it.
-    NotStored(DisconnectReasonCode),
 }
 
 fn is_violation(error: MqttError) -> bool {

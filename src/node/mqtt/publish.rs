@@ -10,13 +10,9 @@ use mqtt_protocol_core::mqtt::result_code::{
 };
 
 use super::deliver::forwarded;
-use super::{Ack, Context, Hub, Link, Pending, Reason, Taken, not_stored, take_reading};
+use super::{Ack, Hub, Link, Pending, Reason};
 use crate::node::broker::{self, Message, Will};
-use crate::node::wire::Uplink;
-use crate::node::{PayloadError, Topic};
-use crate::telemetry::{Severity, now_us};
-use crate::twin::{Change, ThingId};
-use crate::writer::{Origin, Precondition, Rejected, Request};
+use crate::node::intake::{Taken, take_reading};
 
 impl Hub {
     pub(super) fn publish(
@@ -182,80 +178,6 @@ impl Hub {
     }
 }
 
-/// Hands on what a node says beside its readings.
-pub(super) fn hear(
-    context: &Context,
-    topic: Topic,
-    payload: &[u8],
-    live: bool,
-    from: &dyn std::fmt::Display,
-) -> Taken {
-    if payload.is_empty() {
-        // A retained state is taken away.
-        return Taken::NotAReading;
-    }
-    match Uplink::decode_as(&topic.leaf, payload) {
-        Ok(Some(uplink)) => {
-            let taken = match &uplink {
-                Uplink::State(state) if state.up && live => born(context, &topic.thing, state.boot),
-                _ => Taken::NotAReading,
-            };
-            context.uplinks.heard(topic.thing, uplink);
-            taken
-        }
-        Ok(None) => Taken::NotAReading,
-        Err(error) => {
-            let error = PayloadError::NotJson(error.to_string());
-            refused(context, &error, topic.thing.as_str(), from)
-        }
-    }
-}
-
-/// A node says at which boot it is. If its counter went back, its readings are taken from here on.
-fn born(context: &Context, thing: &ThingId, boot: u32) -> Taken {
-    let request = Request {
-        id: thing.clone(),
-        change: Change::Boot(boot.into()),
-        only_if: Precondition::Always,
-        origin: Origin::Runtime,
-        depth: 0,
-    };
-    match context.writer.submit(request, now_us()) {
-        Ok(accepted) => {
-            let object = format!("Twin/{}/{}", thing.namespace(), thing.name());
-            let text = format!(
-                "the node says that it is at boot {boot}, and later ones were heard before: its boots are \
-                 numbered anew, as after its memory was erased or its board was replaced"
-            );
-            context.telemetry.event(now_us(), Severity::Warning, "BootReset", object, text);
-            Taken::Staged(accepted.batch)
-        }
-        Err(Rejected::Refused(_)) => Taken::NotAReading,
-        Err(Rejected::NotStored(error)) => not_stored(context, &error),
-    }
-}
-
-pub(super) fn refused(
-    context: &Context,
-    error: &PayloadError,
-    about: &str,
-    from: &dyn std::fmt::Display,
-) -> Taken {
-    let telemetry = &context.telemetry;
-    telemetry.readings_refused.inc();
-    let object = match ThingId::parse(about) {
-        Ok(id) => format!("Twin/{}/{}", id.namespace(), id.name()),
-        Err(_) => format!("Topic/{about}"),
-    };
-    let text = format!("a reading from {from} was refused: {error}");
-    telemetry.event(now_us(), Severity::Warning, error.reason(), object, text);
-    Taken::Refused(match error {
-        PayloadError::Topic(_) => Reason::TopicInvalid,
-        PayloadError::TooLarge(_) => Reason::QuotaExceeded,
-        _ => Reason::PayloadInvalid,
-    })
-}
-
 pub(super) struct Incoming<'a> {
     pub(super) topic: &'a str,
     pub(super) payload: &'a ArcPayload,
@@ -265,6 +187,22 @@ pub(super) struct Incoming<'a> {
     pub(super) packet: Option<u16>,
     pub(super) properties: &'a [Property],
 }
+
+/// A PUBLISH of either version, which have the same words for it and no type in common.
+macro_rules! incoming {
+    ($publish:ident, $properties:expr) => {
+        Incoming {
+            topic: $publish.topic_name(),
+            payload: $publish.payload(),
+            qos: $publish.qos() as u8,
+            retain: $publish.retain(),
+            dup: $publish.dup(),
+            packet: $publish.packet_id(),
+            properties: $properties,
+        }
+    };
+}
+pub(super) use incoming;
 
 impl Reason {
     pub(super) fn puback(self) -> PubackReasonCode {
@@ -300,11 +238,4 @@ pub(super) fn expiry_of(properties: &[Property]) -> Option<Duration> {
 pub(super) fn payload_of(bytes: &[u8]) -> ArcPayload {
     let len = bytes.len();
     ArcPayload::new(bytes.into(), 0, len)
-}
-
-pub(super) fn node_name(topic: &str) -> String {
-    match Topic::parse(topic) {
-        Some(Ok(topic)) => format!("Twin/{}/{}", topic.thing.namespace(), topic.thing.name()),
-        _ => format!("Topic/{topic}"),
-    }
 }
