@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::decide::Winner;
 use crate::node::wire::{AckStatus, ActValue, BodyError, Decimal, Op, Pairs, Prog, Program, Tx};
-use crate::scalar::rfc3339;
+use crate::scalar::{Duration, rfc3339};
 use crate::twin::ThingId;
 
 /// How long a transmission command may take, microseconds.
@@ -45,6 +45,9 @@ pub struct Command {
     pub issued_us: i64,
     /// Until when it is sent, microseconds since 1970.
     pub deadline_us: i64,
+    /// How long the node goes without a word before it takes back what it was told, s.
+    #[serde(default)]
+    pub lease_s: u32,
     /// The operation, as on the wire.
     pub op: String,
     /// What it is for.
@@ -169,6 +172,7 @@ impl Command {
                 "trace": self.cause.trace,
                 "issuedAt": rfc3339(self.issued_us),
                 "deadline": rfc3339(self.deadline_us),
+                "lease": Duration::from_ms(u64::from(self.lease_s) * 1000).to_string(),
             },
             "status": status,
         })

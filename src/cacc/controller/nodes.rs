@@ -615,6 +615,20 @@ impl Controller {
                         if ack.tx.is_some() {
                             self.applied(at, place, now_us);
                         } else {
+                            let reason = "CommandAcked";
+                            let (warning, show) = (false, false);
+                            let message = format!(
+                                "{} took `{}` (command {})",
+                                subject.id, command.op, ack.id
+                            );
+                            let object = Self::object(&subject.id);
+                            self.effects.notes.push(Note {
+                                warning,
+                                reason,
+                                object,
+                                message,
+                                show,
+                            });
                             command.state = State::Acked;
                             self.concluded(at, now_us);
                         }
@@ -1149,6 +1163,7 @@ impl Controller {
             let silent = node.reported.as_ref().is_some_and(|tx| trial_s(tx).is_none());
             if on_trial && !kept_asked && (node.reading_seen || silent) {
                 self.issue(at, Op::Keep, Purpose::Keep, generation, now_us);
+                self.note_sent(at);
             }
             return;
         }
@@ -1163,6 +1178,7 @@ impl Controller {
                 self.effects.timings.push((Stage::Command, since_us, None));
             }
             self.issue(at, op, Purpose::Transmission, generation, now_us);
+            self.note_sent(at);
         }
     }
 
@@ -1192,6 +1208,7 @@ impl Controller {
                     let op = Op::Act { property: name.clone(), value };
                     self.issue(at, op, purpose, 0, now_us);
                     self.blame(at, &by);
+                    self.note_sent(at);
                 }
                 None => {
                     let Some(node) = &mut self.subjects[at].node else { return };
@@ -1267,6 +1284,19 @@ impl Controller {
         }
     }
 
+    /// The newest command is on its way.
+    fn note_sent(&mut self, at: usize) {
+        let subject = &self.subjects[at];
+        let newest = subject.node.as_ref().and_then(|node| node.commands.back());
+        let Some(command) = newest.filter(|command| command.state == State::Sent) else { return };
+        let message = format!(
+            "{} is told `{}` (command {}, cause {})",
+            subject.id, command.op, command.id, command.cause.by
+        );
+        let (reason, object) = ("CommandSent", Self::object(&subject.id));
+        self.effects.notes.push(Note { warning: false, reason, object, message, show: false });
+    }
+
     fn issue(&mut self, at: usize, op: Op, purpose: Purpose, generation: u32, now_us: i64) {
         let subject = &mut self.subjects[at];
         let Some(node) = &mut subject.node else { return };
@@ -1279,6 +1309,7 @@ impl Controller {
             cause: node.cause.clone(),
             issued_us: now_us,
             deadline_us: now_us.saturating_add(wait_us),
+            lease_s: node.lease_s,
             op: op.to_string(),
             purpose,
             state: State::Pending,

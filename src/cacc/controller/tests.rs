@@ -346,7 +346,9 @@ fn a_verdict_makes_a_node_send_faster_and_the_end_of_hold_slower_again() {
         assert!(world.timings.contains(&stage), "{stage:?}");
     }
     let reasons: Vec<&str> = world.notes.iter().map(|(reason, _)| *reason).collect();
-    assert_eq!(reasons, ["RuleActive", "CommandApplied", "RuleEnded", "CommandApplied"]);
+    let (sent, applied) = ("CommandSent", "CommandApplied");
+    let expected = ["RuleActive", sent, applied, sent, "RuleEnded", sent, applied];
+    assert_eq!(reasons, expected);
 }
 
 #[test]
@@ -853,6 +855,30 @@ fn a_rule_stands_as_it_stood_while_its_window_is_read() {
     assert_eq!((world.take("n"), world.notes.len()), (Vec::new(), notes));
     world.read("n", -20, 5);
     assert_eq!(hold(&world), [false, false]);
+}
+
+#[test]
+fn a_change_that_a_window_was_filled_with_does_not_count_again() {
+    let rules = || vec![rule("r", "count(x, 20s) > 0")];
+    let mut world = World::new(rules(), &[]);
+    let thing = json!({"attributes": {"labels": {"room": "north"}},
+        "features": {"environment": {"properties": {"x": 1}}}});
+    world.change("n", TwinChange::Modify(Path::Thing, thing), Origin::Runtime);
+    let count = |world: &World| windows(world)[0].1[5];
+    assert_eq!(count(&world), Some(1.0), "with what it was made with");
+    world.read("n", 2, 1);
+    assert_eq!(count(&world), Some(2.0));
+    let mut world = world.restart(rules());
+    assert_eq!(count(&world), Some(2.0));
+    // It was in the queue when its twin was met.
+    let (id, revision, time_us, event) = world.log.last().unwrap();
+    let twin = world.twins.get(id).cloned();
+    let (event, origin) = (Some(event), Origin::Node);
+    let (revision, time_us) = (*revision, *time_us);
+    world.controller.observe(&Observed { id, event, twin, origin, revision, time_us });
+    assert_eq!(count(&world), Some(2.0));
+    world.read("n", 3, 2);
+    assert_eq!(count(&world), Some(3.0));
 }
 
 /// Nodes of the test below, and readings of each.
