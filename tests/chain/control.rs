@@ -394,6 +394,45 @@ fn whoever_writes_desired_properties_steers_the_node() {
     assert!(!line("edgetwin_stage_command_seconds_count").ends_with(" 0"), "{metrics}");
 }
 
+#[test]
+fn about_what_is_held_or_isolated_no_rule_is_heard() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = start(directory.path(), &json!({"hold": "1m"}));
+    runtime.apply(
+        directory.path(),
+        &[json!({"kind": "ContextRule", "metadata": {"name": "liar"},
+        "spec": {"nodes": {"matchLabels": {"room": "north"}}, "each": true, "when": "x > 90.0",
+        "then": {"quarantine": true}, "priority": 1000}})],
+    );
+    let mut board = Board::connect(runtime.mqtt, 1);
+    board.state();
+    runtime.explained(|told| told["satisfied"] == true);
+    let hold = "/api/2/things/lab:n-1/features/transmission/desiredProperties/hold";
+    assert_eq!(runtime.put(hold, &json!(true)), 201);
+    runtime.explained(|told| told["safety"] == "Held");
+    board.read(33);
+    let refused = |told: &Value, reason: &str| {
+        let refused = told["refusals"].as_array().unwrap();
+        refused.iter().any(|one| one["reason"] == reason && one["by"] == "look-closer")
+    };
+    let told = runtime.explained(|told| refused(told, "Held"));
+    assert_eq!(told["desired"]["pmin"], 1000);
+    // Heard again, the rule raises at once.
+    assert_eq!(runtime.request("DELETE", hold, None).0, 204);
+    let (_, faster) = board.command_like(is_interval(200));
+    board.obey(&faster);
+    board.read(91);
+    let (_, slower) = board.command_like(is_interval(1000));
+    board.obey(&slower);
+    let told = runtime.explained(|told| told["safety"] == "Quarantined");
+    assert!(refused(&told, "Quarantined"), "{told:#}");
+    runtime.reported(|reported| reported["quarantined"] == true);
+    // Its values are kept.
+    assert_eq!(runtime.thing("lab:n-1")["features"]["environment"]["properties"]["x"], 91);
+    let words = runtime.told(&["explain", "node", "lab/n-1"]);
+    assert!(words.contains("Safety:      Quarantined"), "{words}");
+}
+
 /// What the node's rules make of a fact, once it is this.
 fn counted(runtime: &Runtime, fact: &str, value: u64) -> Value {
     runtime.explained(|told| {
