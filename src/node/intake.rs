@@ -127,13 +127,12 @@ fn hear(
         return Taken::NotAReading;
     }
     if context.writer.newest(topic.thing.as_str()).is_none() {
-        // Whoever subscribes to it still gets it.
         context.telemetry.messages_unknown.inc();
         let refusal = Refusal::NotFound(topic.thing.clone(), Path::Thing);
         let object = format!("Twin/{}/{}", topic.thing.namespace(), topic.thing.name());
-        let text = format!("a message from {from} was not heard: {}", refusal.message());
+        let text = format!("a message from {from} is of no twin: {}", refusal.message());
         context.telemetry.event(now_us(), Severity::Warning, "UnknownNode", object, text);
-        return Taken::NotAReading;
+        // It is handed on all the same: the twin may be about to be made.
     }
     match Uplink::decode_as(&topic.leaf, payload) {
         Ok(Some(uplink)) => {

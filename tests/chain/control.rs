@@ -227,6 +227,11 @@ fn start(directory: &Path, times: &Value) -> Runtime {
     }
     objects.push(rule);
     runtime.apply(directory, &objects);
+    // What is applied becomes a twin and a node a moment later; who is not known yet is not heard.
+    let server = format!("http://{}", runtime.http);
+    let wait = ["wait", "all", "-A", "--server", &server];
+    assert!(edgetwin().args(wait).status().unwrap().success());
+    runtime.explained(|_| true);
     runtime
 }
 
