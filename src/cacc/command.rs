@@ -10,7 +10,7 @@
 //! | any open | `Superseded` | something newer is wanted |
 //!
 //! A command is durable before it is sent, and is sent again under the same id after a restart;
-//! a node repeats its answer to an id and not the action. Once the node has said how long it runs,
+//! a node repeats its answer to an id and not the action. Once the node has answered something,
 //! each command also says until when it may be done by the node's own clock (`ttl=`), so that one
 //! which was held up on the way surprises nobody.
 

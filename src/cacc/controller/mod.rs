@@ -297,6 +297,8 @@ struct Node {
     given_up: Option<(u32, String)>,
     grace_us: i64,
     heartbeat_us: i64,
+    /// The last heartbeat that is not answered: its id, and when it was said.
+    beat: Option<(u32, i64)>,
     /// When the edge asks next, if it does so on a schedule.
     pull_us: Option<i64>,
     /// A reading came since the transmission was applied.
@@ -316,7 +318,8 @@ struct Health {
     battery: Option<u8>,
     /// dBm.
     rssi: Option<i16>,
-    /// Its uptime, ms, and when that was heard, microseconds since 1970.
+    /// Its uptime, ms, and when it was asked for that, microseconds since 1970. Only an answer says
+    /// it: a state may be the broker's old copy, and anything else may have waited on the way.
     clock: Option<(u32, i64)>,
 }
 

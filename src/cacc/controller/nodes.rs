@@ -50,6 +50,7 @@ impl Node {
             given_up: None,
             grace_us: 0,
             heartbeat_us: 0,
+            beat: None,
             pull_us: None,
             reading_seen: false,
             applied_us: None,
@@ -109,23 +110,39 @@ impl Node {
     }
 
     /// Takes what it says of itself.
-    fn note_health(&mut self, ms: Option<u32>, said: (Option<u8>, Option<i16>), now_us: i64) {
-        let Health { battery, rssi, clock } = &mut self.health;
-        *clock = ms.map(|ms| (ms, now_us)).or(*clock);
-        *battery = said.0.or(*battery);
-        *rssi = said.1.or(*rssi);
+    fn note_health(&mut self, says_battery: Option<u8>, says_rssi: Option<i16>) {
+        let Health { battery, rssi, .. } = &mut self.health;
+        *battery = says_battery.or(*battery);
+        *rssi = says_rssi.or(*rssi);
         let low = is_low(self.standing.low, *battery, self.spec.battery_low);
         self.unsaved |= std::mem::replace(&mut self.standing.low, low) != low;
+    }
+
+    /// Takes the node's clock from its answer to what was said to it just once: it did it no earlier
+    /// than that, so what is reckoned from it is never too early for the node.
+    fn note_clock(&mut self, ack: &Ack) {
+        let of_command = || {
+            let mut commands = self.commands.iter();
+            commands.find(|one| one.id == ack.id && one.tries == 1).map(|one| one.issued_us)
+        };
+        let said_us = match self.beat {
+            Some((id, said_us)) if id == ack.id => Some(said_us),
+            _ => of_command(),
+        };
+        if let Some(said_us) = said_us.filter(|_| !ack.dup) {
+            self.health.clock = Some((ack.ms, said_us));
+            self.beat = self.beat.filter(|(id, _)| *id != ack.id);
+        }
     }
 
     /// A command as it goes out: with how long it may be carried out by the node's own clock, so
     /// that one which was held up on the way surprises nobody.
     fn body(&self, command: &Command, now_us: i64) -> String {
         let body = format!("{} {}", command.id, command.op);
-        let Some((ms, heard_us)) = self.health.clock else { return body };
-        let passed_ms = u32::try_from((now_us - heard_us) / 1000).unwrap_or(0);
+        let Some((ms, said_us)) = self.health.clock else { return body };
+        let passed_ms = u32::try_from((now_us - said_us) / 1000).unwrap_or(0);
         // Counted from the same moment, so that what is said again is to be done no later.
-        let whole_ms = u32::try_from((command.deadline_us - heard_us) / 1000).unwrap_or(0);
+        let whole_ms = u32::try_from((command.deadline_us - said_us) / 1000).unwrap_or(0);
         let left_ms = whole_ms.saturating_sub(passed_ms);
         let ttl = format!(" ttl={left_ms}@{}", ms.wrapping_add(passed_ms));
         if body.len() + ttl.len() > wire::BODY_LEN_MAX { body } else { body + &ttl }
@@ -526,9 +543,10 @@ impl Controller {
         }
         if reborn {
             node.settled = None;
+            node.health.clock = None;
         }
         node.unsaved = true;
-        node.note_health(state.ms, (state.battery, state.rssi), now_us);
+        node.note_health(state.battery, state.rssi);
         if let Some(ms) = state.ms {
             self.subjects[at].link.started_us = Some(now_us - i64::from(ms) * 1000);
         }
@@ -552,11 +570,10 @@ impl Controller {
         }
     }
 
-    fn hear_event(&mut self, at: usize, event: &wire::Event, now_us: i64) {
+    fn hear_event(&mut self, at: usize, event: &wire::Event, _now_us: i64) {
         let subject = &mut self.subjects[at];
         let Some(node) = &mut subject.node else { return };
         node.speaks = true;
-        node.note_health(Some(event.ms), (None, None), now_us);
         if let Some(tx) = &event.tx {
             node.reported = Some(tx.clone());
             node.unsaved = true;
@@ -584,7 +601,8 @@ impl Controller {
         let subject = &mut self.subjects[at];
         let Some(node) = &mut subject.node else { return };
         node.speaks = true;
-        node.note_health(Some(ack.ms), (ack.battery, ack.rssi), now_us);
+        node.note_health(ack.battery, ack.rssi);
+        node.note_clock(ack);
         if let Some(lease) = ack.lease.filter(|lease| *lease > 0) {
             node.lease_s = lease;
         }
@@ -1259,7 +1277,11 @@ impl Controller {
         let subject = &mut self.subjects[at];
         let Some(node) = &mut subject.node else { return };
         let mut say = |node: &mut Node, op: Op| {
-            let text = format!("{} {op}", node.next_id(now_us));
+            let id = node.next_id(now_us);
+            let text = format!("{id} {op}");
+            if op == Op::Heartbeat {
+                node.beat = Some((id, now_us));
+            }
             node.heartbeat_us = now_us + heartbeat_us(node.lease_s);
             let thing = subject.id.clone();
             let message = Message { thing, desired: false, text, urgent: false };

@@ -354,8 +354,14 @@ fn a_verdict_makes_a_node_send_faster_and_the_end_of_hold_slower_again() {
 #[test]
 fn a_command_says_until_when_by_the_clock_of_the_node() {
     let mut world = World::new(vec![rule("look-closer", ANOMALOUS)], &["n"]);
-    // Its uptime is 5 ms.
+    // What it says of its uptime by itself may be a broker's old copy.
     world.state("n", 1, 1000, 0);
+    world.pass(20 * S);
+    let (_, beat) = world.sent.pop().unwrap();
+    world.pass(3 * S);
+    let id = Body::parse(&beat).unwrap().id;
+    let answer = json!({"k": "a", "boot": 1, "ms": 20_005, "id": id, "st": "ok"});
+    world.uplink("n", &answer);
     world.read("n", 5, 1);
     world.verdict("n", "anomalous");
     world.pass(2 * S);
@@ -365,7 +371,7 @@ fn a_command_says_until_when_by_the_clock_of_the_node() {
         u64::from(ttl.from_ms) + u64::from(ttl.ms)
     };
     let first = lives(&world);
-    assert_eq!(first, 2005 + 30_000);
+    assert_eq!(first, 20_005 + 5000 + 30_000, "reckoned from when the node was asked");
     world.pass(5 * S);
     assert_eq!(lives(&world), first, "said again, it is to be done no later");
     // Nothing is known of the clock of a node that never said what it is.
@@ -374,6 +380,11 @@ fn a_command_says_until_when_by_the_clock_of_the_node() {
     mute.verdict("n", "anomalous");
     mute.pass(2 * S);
     assert_eq!(Body::parse(&mute.sent[0].1).unwrap().ttl, None);
+    // An answer that waited on the way for a minute says nothing of now.
+    world.state("n", 2, 1000, 0);
+    world.uplink("n", &answer);
+    world.pass(5 * S);
+    assert_eq!(Body::parse(&world.sent.last().unwrap().1).unwrap().ttl, None);
 }
 
 #[test]
