@@ -8,16 +8,20 @@
 
 pub mod client;
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -25,6 +29,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 
 use crate::telemetry::Telemetry;
 
@@ -34,6 +39,8 @@ pub const CONNECTIONS_MAX: usize = 1024;
 pub const BODY_LEN_MAX: usize = 1 << 20;
 /// Time to send the head of a request; a connection that takes longer is closed.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time to send the body of a request; one that takes longer is taken for cut off.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that requests in progress have at shutdown.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(1200);
 /// Largest head of a request, bytes.
@@ -140,11 +147,45 @@ async fn guarded(State(guard): State<Guard>, request: Request, next: Next) -> Re
     match guard
         .check(request.uri().authority().map(|authority| authority.as_str()), request.headers())
     {
-        Ok(()) => next.run(request).await,
+        Ok(()) => next.run(request.map(|body| Body::new(Timely { body, late: None }))).await,
         Err(refused) => {
             guard.telemetry.http_refused.inc();
             refused.into_response()
         }
+    }
+}
+
+/// A body that ends with an error if it takes longer than [`BODY_TIMEOUT`]. One that is there when it
+/// is asked for costs no timer.
+struct Timely {
+    body: Body,
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for Timely {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(BODY_TIMEOUT)));
+        late.as_mut().poll(context).map(|()| {
+            let why = format!("the body did not come within {} s", BODY_TIMEOUT.as_secs());
+            Some(Err(axum::Error::new(std::io::Error::new(std::io::ErrorKind::TimedOut, why))))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -239,6 +280,25 @@ mod tests {
         }
         let address = "10.1.2.3:8080".parse().unwrap();
         Guard::new(address, &["edge.example".to_owned()], Arc::default()).check(None, &headers)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_has_to_come_in_time() {
+        let whole = |body| axum::body::to_bytes(Body::new(Timely { body, late: None }), 100);
+        assert_eq!(whole(Body::from("here")).await.unwrap(), "here");
+        let drops = |every: Duration| {
+            let drop = move |left: u8| async move {
+                tokio::time::sleep(every).await;
+                let data = Ok::<_, std::convert::Infallible>(Bytes::from_static(b"."));
+                left.checked_sub(1).map(|left| (data, left))
+            };
+            Body::from_stream(futures_util::stream::unfold(4_u8, drop))
+        };
+        assert_eq!(whole(drops(BODY_TIMEOUT / 6)).await.unwrap(), "....");
+        let started = tokio::time::Instant::now();
+        let error = whole(drops(BODY_TIMEOUT / 3)).await.unwrap_err();
+        assert!(error.to_string().contains("30 s"), "{error}");
+        assert_eq!(started.elapsed(), BODY_TIMEOUT);
     }
 
     #[test]
