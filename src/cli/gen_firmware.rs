@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, Outcome};
+use super::{CliError, ErrorKind, LongOutput, Outcome};
 use crate::firmware::render::{self, File};
 use crate::manifest::{self, Kind, disk};
 use crate::scalar::suggest;
@@ -40,16 +40,8 @@ pub(super) struct Args {
     /// Add the board that is a process: `host/`, to run the sketch on this machine
     #[arg(long)]
     host: bool,
-    // Takes the global option's place, because here `-o` is what is made: as with compilers.
-    /// How to print what was made; with json, errors are JSON too
-    #[arg(
-        id = "output",
-        long = "output",
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t = Format::Table
-    )]
-    _output: Format,
+    #[command(flatten)]
+    _output: LongOutput,
 }
 
 /// Names and digests of the files that were written, to notice edits.

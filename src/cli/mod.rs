@@ -115,6 +115,15 @@ struct Global {
     verbose: u8,
 }
 
+/// The global `--output` without its `-o`, for verbs where that is what is made, as with compilers.
+/// Nobody reads it here: by its id it is the global one.
+#[derive(Debug, Args)]
+struct LongOutput {
+    /// How to print data; with json, errors are JSON too
+    #[arg(id = "output", long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    _output: Format,
+}
+
 /// When to colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Colour {

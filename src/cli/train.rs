@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::Outcome;
 use super::error::{CliError, ErrorKind};
 use super::output::{Format, Output};
+use super::{LongOutput, Outcome};
 use crate::edgeai::Classifier;
 use crate::edgeai::train::{self, DataError, Options, Recipe, RecipeError, Report, TrainError};
 use crate::scalar::{self, Percent};
@@ -53,16 +53,8 @@ pub(super) struct Args {
     /// File to write the model to; without it there is only the report
     #[arg(short = 'o', long = "model", value_name = "FILE")]
     model: Option<PathBuf>,
-    // Takes the global option's place, because here `-o` is the model: as with compilers.
-    /// How to print the report; with json, errors are JSON too
-    #[arg(
-        id = "output",
-        long = "output",
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t = Format::Table
-    )]
-    _output: Format,
+    #[command(flatten)]
+    _output: LongOutput,
 }
 
 /// Trains, writes the model, prints the report.

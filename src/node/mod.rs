@@ -407,14 +407,14 @@ pub fn decode_features(payload: &[u8], model: Option<&NodeModel>) -> Result<Read
         all["n"] = features.n.into();
         statistics.insert(value.property.clone(), all);
     }
-    means.insert("boot".to_owned(), features.boot.into());
-    means.insert("seq".to_owned(), features.seq.into());
+    means.insert("boot".to_owned(), features.head.boot.into());
+    means.insert("seq".to_owned(), features.head.seq.into());
     let means = Value::Object(means).to_string();
     let mut reading = decode(means.as_bytes(), model)?;
     put(&mut reading.values, STATISTICS, statistics);
-    reading.uptime_ms = Some(features.ms);
-    reading.program = Some(features.program);
-    reading.old = features.old;
+    reading.uptime_ms = Some(features.head.ms);
+    reading.program = Some(features.head.program);
+    reading.old = features.head.old;
     Ok(reading)
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::firmware::{Firmware, PROGRAMS, Property};
 use crate::node::wire::{
-    Ack, AckStatus, ActValue, Cause, Command, Decimal, Event, EventKind, Features, Measured, Op,
-    Pairs, Prog, Program, PropertyStats, Sample, State, Stats, Tx, Uplink,
+    Ack, AckStatus, ActValue, Cause, Command, Decimal, Event, EventKind, Features, Head, Measured,
+    Op, Pairs, Prog, Program, PropertyStats, Sample, State, Stats, Tx, Uplink,
 };
 
 const INTERVAL: usize = 0;
@@ -542,7 +542,7 @@ impl Node {
             unix_ms.wrapping_add_signed(i64::from(record.ms.wrapping_sub(at) as i32))
         });
         let program = PROGRAMS[record.program].to_owned();
-        let (boot, ms) = (self.boot, record.ms);
+        let head = Head { boot: self.boot, seq, ms: record.ms, program, old, time };
         let place = |sensor: &usize| {
             let property = &self.firmware.sensors[*sensor];
             let feature = property.nested.then(|| property.path.feature.clone());
@@ -560,7 +560,7 @@ impl Node {
                     Measured { feature, property, value }
                 });
                 let values = values.collect();
-                Uplink::Sample(Sample { boot, seq, ms, program, old, time, values })
+                Uplink::Sample(Sample { head, values })
             }
             Values::Features(n, values) => {
                 let values = values.iter().map(|(sensor, four)| {
@@ -569,7 +569,7 @@ impl Node {
                     PropertyStats { feature, property, stats: Stats { min, max, mean, var } }
                 });
                 let (n, values) = (*n, values.collect());
-                Uplink::Features(Features { boot, seq, ms, program, old, time, n, values })
+                Uplink::Features(Features { head, n, values })
             }
         };
         env.send(message);

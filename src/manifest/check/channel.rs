@@ -1,0 +1,23 @@
+//! Channels: their alternatives exist.
+//!
+//! Not here: who talks on them (`transmission`).
+
+use super::Checker;
+use crate::manifest::Kind;
+use crate::manifest::diagnostic::Code;
+use crate::manifest::kinds::ChannelSpec;
+
+impl Checker<'_, '_> {
+    pub(super) fn channel(&mut self, channel: &ChannelSpec) {
+        for (at, name) in channel.alternatives.iter().enumerate() {
+            let path = ["spec", "alternatives", &at.to_string()];
+            if self.reference(Kind::Channel, name, &path) && name == self.item.name {
+                self.error(
+                    Code::Contradiction,
+                    &path,
+                    format!("`{name}` is no alternative to itself"),
+                );
+            }
+        }
+    }
+}

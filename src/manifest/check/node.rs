@@ -1,0 +1,46 @@
+//! NodeProfiles: sensors, programs, battery, and what firmware can be made of them.
+//!
+//! Not here: boards, pins and memory (`firmware::check`).
+
+use super::Checker;
+use crate::firmware;
+use crate::manifest::Kind;
+use crate::manifest::diagnostic::Code;
+use crate::manifest::kinds::NodeProfileSpec;
+
+impl Checker<'_, '_> {
+    pub(super) fn profile(&mut self, profile: &NodeProfileSpec) {
+        for (at, sensor) in profile.sensors.iter().enumerate() {
+            let at = at.to_string();
+            if sensor.property.is_none() == sensor.properties.is_empty() {
+                let message = format!(
+                    "a sensor of {} needs either `property` or `properties`",
+                    self.item.words()
+                );
+                self.error(Code::Contradiction, &["spec", "sensors", &at, "type"], message);
+            }
+        }
+        for (at, program) in profile.programs.iter().enumerate() {
+            let at = at.to_string();
+            self.member_name(program, "program", &["spec", "programs", &at]);
+        }
+        for (at, channel) in profile.channels.iter().enumerate() {
+            let at = at.to_string();
+            self.reference(Kind::Channel, channel, &["spec", "channels", &at]);
+        }
+        if let Some(transmission) = &profile.transmission {
+            self.transmission(transmission, &["spec", "transmission"]);
+        }
+        if let Some(battery) = &profile.battery
+            && battery.full_volts <= battery.empty_volts
+        {
+            let (full, empty) = (battery.full_volts, battery.empty_volts);
+            let message = format!("`fullVolts` ({full}) is not more than `emptyVolts` ({empty})");
+            self.error(Code::BadBounds, &["spec", "battery", "fullVolts"], message);
+        }
+        for problem in firmware::check(profile) {
+            let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
+            self.error(problem.code, &path, problem.message).help.extend(problem.help);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Channel: a medium and what it carries.
+//!
+//! Not here: who talks on it (`transmission`).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{DataRate, Percent};
+
+/// A shared medium with a capacity: what the sum of all transmissions must fit into.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChannelSpec {
+    /// What the medium is; it decides what a message costs.
+    pub medium: Medium,
+    /// What it carries.
+    pub capacity: DataRate,
+    /// The share kept free.
+    #[serde(default = "reserve_default")]
+    pub reserve: Percent,
+    /// Other Channels that its nodes could move to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<String>,
+    /// WiFi: the network's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssid: Option<String>,
+    /// WiFi: the radio channel. LoRa: the number of the frequency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 255))]
+    pub number: Option<u16>,
+    /// LoRa: the spreading factor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 5, max = 12))]
+    pub spreading_factor: Option<u8>,
+    /// LoRa: the share of time that a node may send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duty_cycle: Option<Percent>,
+    /// Most commands in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub commands_per_second: Option<f64>,
+}
+
+/// What a medium is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Medium {
+    /// WiFi.
+    Wifi,
+    /// LoRa.
+    Lora,
+    /// A serial line.
+    Serial,
+    /// A wire.
+    Ethernet,
+}
+
+const fn reserve_default() -> Percent {
+    Percent::new(20.0)
+}

@@ -1,0 +1,235 @@
+//! NodeProfile: what a sort of node is made of.
+//!
+//! Not here: what a board has (`firmware`), the node of one twin (`twin`).
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Duration, Percent, PropertyPath, Size, Transmission};
+
+/// What a sort of node is made of: board, sensors and actuators with pins, programs, memory.
+/// Firmware is generated from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeProfileSpec {
+    /// The board.
+    pub board: Board,
+    /// How its nodes reach the edge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+    /// What it measures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub sensors: Vec<SensorSpec>,
+    /// What it can do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub actuators: Vec<ActuatorSpec>,
+    /// The battery that it runs on, if it measures it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub battery: Option<BatterySpec>,
+    /// The transmission programs in its firmware; left out, all that fit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<String>,
+    /// How its nodes talk by themselves, and what they fall back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transmission: Option<Transmission>,
+    /// How memory is shared out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemorySpec>,
+    /// How long a node goes without a word from the edge before it falls back to its own
+    /// transmission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Duration>,
+    /// The Channels that it can talk on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<String>,
+}
+
+/// A board that firmware can be generated for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Board {
+    /// Arduino Uno (ATmega328P), serial.
+    Uno,
+    /// Arduino Mega (ATmega2560), serial.
+    Mega,
+    /// Arduino Uno R4 WiFi.
+    UnoR4Wifi,
+    /// Arduino Nano 33 IoT.
+    Nano33Iot,
+    /// ESP8266 D1 mini.
+    D1Mini,
+    /// ESP32.
+    Esp32,
+    /// Raspberry Pi Pico W.
+    PicoW,
+    /// A process on the host, for tests and simulation.
+    Host,
+}
+
+/// How a node reaches the edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// MQTT over TCP, as WiFi boards do.
+    Mqtt,
+    /// Lines over a serial port, through the gateway.
+    Serial,
+}
+
+/// One sensor of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SensorSpec {
+    /// The part: `lm35`, `ntc`, `ldr`, `grove-light`, `grove-loudness`, `dht11`, `dht22`,
+    /// `bme280`, `digital` or `analog`.
+    #[serde(rename = "type")]
+    pub part: SensorPart,
+    /// The pin that it is connected to, as printed on the board: `A0`, `2`, `GPIO34`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+    /// The twin property that it measures, for a part with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub property: Option<PropertyPath>,
+    /// The twin properties that it measures, by quantity, for a part with several:
+    /// `{temperature: environment/temperature, humidity: environment/humidity}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, PropertyPath>,
+    /// Time between samples, where it differs from the part's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<Duration>,
+    /// How a raw value becomes one in the property's unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+    /// The I2C address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 3, max = 119))]
+    pub address: Option<u8>,
+}
+
+/// A sensor that firmware knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SensorPart {
+    /// Analog temperature, 10 mV a degree.
+    Lm35,
+    /// Thermistor in a divider.
+    Ntc,
+    /// Photoresistor in a divider.
+    Ldr,
+    /// Grove light sensor.
+    GroveLight,
+    /// Grove loudness sensor.
+    GroveLoudness,
+    /// Temperature and humidity, one wire, 1 s.
+    Dht11,
+    /// Temperature and humidity, one wire, 2 s.
+    Dht22,
+    /// Temperature, humidity and pressure, I2C.
+    Bme280,
+    /// Anything that is high or low: a contact, a PIR.
+    Digital,
+    /// Anything with a voltage.
+    Analog,
+}
+
+/// A pin as printed on the board: a number, or a name such as `A0` or `GPIO34`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Pin {
+    /// A pin by number.
+    Number(u8),
+    /// A pin by name.
+    Name(String),
+}
+
+/// How a raw value becomes one in the property's unit: `value = raw * scale + offset`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Calibration {
+    /// Factor.
+    #[serde(default = "unit_scale")]
+    pub scale: f64,
+    /// Added after the factor.
+    #[serde(default)]
+    pub offset: f64,
+    /// Thermistor: the beta coefficient, K.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f64>,
+}
+
+/// One actuator of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ActuatorSpec {
+    /// The part.
+    #[serde(rename = "type")]
+    pub part: ActuatorPart,
+    /// The pin that it is connected to, as printed on the board.
+    pub pin: Pin,
+    /// The twin property that sets it.
+    pub property: PropertyPath,
+    /// The value that it takes when the edge is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safe: Option<Value>,
+}
+
+/// An actuator that firmware knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActuatorPart {
+    /// On or off.
+    Relay,
+    /// On or off, or dimmed.
+    Led,
+    /// A duty cycle.
+    Pwm,
+    /// An angle.
+    Servo,
+    /// A tone.
+    Buzzer,
+}
+
+/// A node's battery, measured at an analog pin. Its nodes report what is left as a percentage, a
+/// straight line from `emptyVolts` to `fullVolts`; rules read it as `node.battery`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BatterySpec {
+    /// The analog pin that it is connected to, as printed on the board: `A3`, `GPIO35`.
+    pub pin: Pin,
+    /// Its voltage when it is empty, V: 3.3 of a lithium cell.
+    #[schemars(range(min = 0, max = 100))]
+    pub empty_volts: f64,
+    /// Its voltage when it is full, V: 4.2 of a lithium cell.
+    #[schemars(range(min = 0, max = 100))]
+    pub full_volts: f64,
+    /// How much less is at the pin, where there is a divider: (R1 + R2) / R2, so 2 with two equal
+    /// resistors. Left out, the battery is at the pin.
+    #[serde(default = "unit_scale")]
+    #[schemars(range(min = 1, max = 100))]
+    pub divider: f64,
+    /// Below this share the node is low on battery; `15%` if left out.
+    #[serde(default = "low_default")]
+    pub low: Percent,
+}
+
+/// How a node's memory is shared out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemorySpec {
+    /// How many readings the node keeps while it is cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub ring: Option<u32>,
+    /// RAM left free for the stack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Size>,
+}
+
+const fn unit_scale() -> f64 {
+    1.0
+}
+
+const fn low_default() -> Percent {
+    Percent::new(15.0)
+}

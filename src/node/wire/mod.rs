@@ -1,0 +1,35 @@
+//! What firmware and the edge say to each other, byte for byte. Pure.
+//!
+//! Uplink: one JSON object a message, its kind in `k`: `s` sample (`…/data`), `f` features
+//! (`…/feat`), `a` acknowledgement (`…/ack`), `x` event (`…/event`), `b` boot or state
+//! (`…/state`). Downlink: a [`Command`], one line of at most [`BODY_LEN_MAX`] ASCII bytes,
+//! `17 prog interval period=200 trial=8`. On a serial line both are framed with a checksum:
+//! `{…}*CCCC` up, `!body*CCCC` down.
+//!
+//! Members are written in one order, so that both sides make the same bytes of the same message;
+//! `tests/firmware/vectors/` holds examples that this module and the C++ of the firmware replay.
+//! Reading is lenient: any order, unknown members ignored, since newer firmware may say more.
+//!
+//! Not here: what a model takes (`node::decode`), when to send what (`cacc`).
+
+mod command;
+mod decimal;
+mod line;
+mod pairs;
+mod sample;
+#[cfg(test)]
+mod tests;
+mod tx;
+mod uplink;
+mod words;
+
+pub use command::{
+    ActValue, BODY_LEN_MAX, BodyError, Command, Desired, Op, PROPERTIES_MAX, Prog, Ttl,
+};
+pub use decimal::{DECIMAL_MAX, Decimal};
+pub use line::{FrameError, LINE_LEN_MAX, Line, crc16, frame_down, frame_up, unframe};
+pub use pairs::Pairs;
+pub use sample::{Features, Head, Measured, PropertyStats, RESERVED, Sample, Stats};
+pub use tx::Tx;
+pub use uplink::{Ack, Event, RSSI, State, Uplink, UplinkError};
+pub use words::{AckStatus, Cause, EventKind, Program};
