@@ -46,7 +46,7 @@ class Client:
         self.flags = socket.MSG_DONTWAIT if spin else 0
         self.socket = socket.create_connection(address, timeout=20)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer = b""
+        self.buffer, self.received = b"", 0
         self.packet_id = 0
         self.send(0x10, b"\x00\x04MQTT\x04\x02\x00\x00" + text(name))
         self.expect(2)
@@ -65,6 +65,7 @@ class Client:
                 data = self.socket.recv(65536, self.flags)
             except BlockingIOError:
                 continue
+            self.received = time.perf_counter_ns()
             if not data:
                 sys.exit("the runtime closed the connection")
             self.buffer += data
@@ -166,7 +167,7 @@ def measure(mqtt, node_name, service, count, rate, spin):
             started = time.perf_counter_ns()
         node.socket.sendall(message)
         kind, flags, body = watcher.receive()
-        took = time.perf_counter_ns() - started
+        took = watcher.received - started
         if kind != 3 or flags & 6 != 2:
             sys.exit(f"packet type {kind} instead of a verdict")
         payload_at = 2 + int.from_bytes(body[:2], "big") + 2
