@@ -241,8 +241,8 @@ impl Controller {
 
     fn explain_facts(&self, watched: &Watched, place: usize, now_us: i64, into: &mut Vec<Value>) {
         let stride = watched.facts.len();
-        let subject = &self.subjects[watched.members[place]];
         for (slot, fact) in watched.facts.iter().enumerate() {
+            let subject = self.teller(watched, fact, watched.members[place]);
             // A name without its feature is shown with the one that has it.
             let fact = &facts::resolved(fact, subject);
             let mut one = json!({ "fact": facts::words(fact) });

@@ -458,6 +458,9 @@ impl Controller {
         if regroup {
             self.regroup(at, now_us);
         }
+        if met {
+            self.meet_aggregate(at, now_us);
+        }
         self.adopt(at);
         if met && self.subjects[at].node.as_ref().is_some_and(|n| n.presence != Presence::Unheard) {
             // It spoke before its twin was seen.

@@ -775,6 +775,37 @@ fn a_value_of_an_aggregate_moves_its_members() {
 }
 
 #[test]
+fn windows_and_ages_of_an_aggregate_are_known() {
+    for (each, when) in [(false, "avg(x, 1m) > 1"), (true, "age(x) < 1m")] {
+        let mut warm = Rule { each, ..rule("warm", when) };
+        warm.times = Times::default();
+        warm.target = Target { aggregate: Some(id("room")), ..Target::default() };
+        let rules = vec![warm];
+        let mut world = World::new(rules.clone(), &["a", "b"]);
+        world.controller.set_aggregate(&id("room"), [id("a"), id("b")].into(), world.now_us);
+        let values = |x: i64| json!({"features": {"environment": {"properties": {"x": x}}}});
+        world.change("room", TwinChange::Modify(Path::Thing, values(0)), Origin::Runtime);
+        let truth = |world: &World| world.explain("a")["rules"][0]["when"].clone();
+        assert_eq!(truth(&world), each, "{when}");
+        world.pass(50 * S);
+        world.change("room", TwinChange::Merge(Path::Thing, values(8)), Origin::Runtime);
+        assert_eq!(truth(&world), true, "{when}");
+        assert_eq!(world.explain("b")["desired"]["pmin"], 200);
+        // Who has just come to look knows the past.
+        let mut world = world.restart(Vec::new());
+        world.controller.set_rules(rules, world.now_us);
+        world.settle();
+        world.controller.set_aggregate(&id("room"), [id("a"), id("b")].into(), world.now_us);
+        world.settle();
+        assert_eq!(truth(&world), true, "{when}, after a restart");
+        // Nothing more comes: the window empties by itself, and the age grows.
+        world.pass(70 * S);
+        assert_ne!(truth(&world), true, "{when}");
+        assert_eq!(world.explain("a")["desired"]["pmin"], 1000);
+    }
+}
+
+#[test]
 fn a_node_that_no_manifest_knows_is_as_it_says_and_stays() {
     let mut world = World::new(Vec::new(), &[]);
     world.change("n", TwinChange::Modify(Path::Thing, json!({})), Origin::Client);
