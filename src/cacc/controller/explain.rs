@@ -134,6 +134,7 @@ impl Controller {
         let steered = !node.user.is_empty();
         let cause = match (&decision.target, node.cause.by.as_str(), held) {
             (Some((_, due_us)), ..) => words::Cause::Waiting(*due_us),
+            (None, "user", _) if steered => words::Cause::User,
             _ if decision.safety == Some(Safety::Quarantined) => {
                 words::Cause::Quarantined(isolates())
             }
