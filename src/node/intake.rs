@@ -135,7 +135,10 @@ fn hear(
         // It is handed on all the same: the twin may be about to be made.
     }
     match Uplink::decode_as(&topic.leaf, payload) {
-        Ok(Some(uplink)) => {
+        Ok(Some(mut uplink)) => {
+            if !live {
+                forget_uptime(&mut uplink);
+            }
             let taken = match &uplink {
                 Uplink::State(state) if state.up && live => born(context, &topic.thing, state.boot),
                 _ => Taken::NotAReading,
@@ -148,6 +151,14 @@ fn hear(
             let error = PayloadError::NotJson(error.to_string());
             refused(context, &error, topic.thing.as_str(), from)
         }
+    }
+}
+
+/// A state that is retained or sent again says nothing about the node's clock now: a command that
+/// counted by it would reach the node too late.
+fn forget_uptime(uplink: &mut Uplink) {
+    if let Uplink::State(state) = uplink {
+        state.ms = None;
     }
 }
 
@@ -200,5 +211,19 @@ fn node_name(topic: &str) -> String {
     match Topic::parse(topic) {
         Some(Ok(topic)) => format!("Twin/{}/{}", topic.thing.namespace(), topic.thing.name()),
         _ => format!("Topic/{topic}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_before_has_no_uptime() {
+        let text = br#"{"up":1,"boot":4,"ms":70,"lease":60}"#;
+        let mut state = Uplink::decode_as(&Leaf::State, text).unwrap().unwrap();
+        forget_uptime(&mut state);
+        let without = br#"{"up":1,"boot":4,"lease":60}"#;
+        assert_eq!(state, Uplink::decode_as(&Leaf::State, without).unwrap().unwrap());
     }
 }

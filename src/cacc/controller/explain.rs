@@ -134,6 +134,7 @@ impl Controller {
         let steered = !node.user.is_empty();
         let cause = match (&decision.target, node.cause.by.as_str(), held) {
             (Some((_, due_us)), ..) => words::Cause::Waiting(*due_us),
+            (None, "user", _) if steered => words::Cause::User,
             _ if decision.safety == Some(Safety::Quarantined) => {
                 words::Cause::Quarantined(isolates())
             }
@@ -241,8 +242,8 @@ impl Controller {
 
     fn explain_facts(&self, watched: &Watched, place: usize, now_us: i64, into: &mut Vec<Value>) {
         let stride = watched.facts.len();
-        let subject = &self.subjects[watched.members[place]];
         for (slot, fact) in watched.facts.iter().enumerate() {
+            let subject = self.teller(watched, fact, watched.members[place]);
             // A name without its feature is shown with the one that has it.
             let fact = &facts::resolved(fact, subject);
             let mut one = json!({ "fact": facts::words(fact) });

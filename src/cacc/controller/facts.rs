@@ -204,20 +204,41 @@ pub(super) fn why_unknown(fact: &Fact, subject: &Subject) -> &'static str {
 impl Controller {
     /// The value of a fact for a member of a rule.
     pub(super) fn fact(&self, watched: &Watched, fact: &Fact, at: usize) -> eval::Value {
-        let subject = &self.subjects[at];
-        let aggregate = watched.rule.target.aggregate.as_ref();
-        let aggregate = aggregate.and_then(|id| self.index.get(id)).map(|at| &self.subjects[*at]);
-        // Of the members first where each is judged, of the aggregate first where all are.
-        let (first, second) = match aggregate {
-            None => (subject, None),
-            Some(aggregate) if watched.rule.each => (subject, Some(aggregate)),
-            Some(aggregate) => (aggregate, Some(subject)),
-        };
-        let value = known(fact, first);
+        let (first, second) = self.sources(watched, at);
+        let value = known(fact, &self.subjects[first]);
         match second {
-            Some(second) if value == eval::Value::Unknown => known(fact, second),
+            Some(second) if value == eval::Value::Unknown => known(fact, &self.subjects[second]),
             _ => value,
         }
+    }
+
+    /// Where a rule's facts about a member come from: of the member first where each is judged, of
+    /// the aggregate that the rule names first where all are.
+    fn sources(&self, watched: &Watched, at: usize) -> (usize, Option<usize>) {
+        match self.aggregate_of(watched) {
+            None => (at, None),
+            Some(aggregate) if watched.rule.each => (at, Some(aggregate)),
+            Some(aggregate) => (aggregate, Some(at)),
+        }
+    }
+
+    /// Whose fact it is that a rule reads of a member: the member's if nobody knows it.
+    pub(super) fn teller(&self, watched: &Watched, fact: &Fact, at: usize) -> &Subject {
+        let (first, second) = self.sources(watched, at);
+        let tellers = [Some(first), second].into_iter().flatten();
+        let mut known =
+            tellers.filter(|at| known(fact, &self.subjects[*at]) != eval::Value::Unknown);
+        &self.subjects[known.next().unwrap_or(at)]
+    }
+
+    /// The aggregate that a rule names, if it is known.
+    pub(super) fn aggregate_of(&self, watched: &Watched) -> Option<usize> {
+        self.index.get(watched.rule.target.aggregate.as_ref()?).copied()
+    }
+
+    /// Those of whom a rule reads facts about a member.
+    pub(super) fn read_of(&self, rule: usize, at: usize) -> impl Iterator<Item = usize> + use<> {
+        [Some(at), self.aggregate_of(&self.rules[rule])].into_iter().flatten()
     }
 
     /// Keeps what windows and ages need of what an event wrote.
@@ -255,7 +276,7 @@ impl Controller {
         subject.changed.retain(|(id, _)| twin.features.contains_key(id));
     }
 
-    /// Sees to it that what a rule asks of the past is kept for a member.
+    /// Sees to it that what a rule asks of the past is kept for a member, or for its aggregate.
     pub(super) fn track(&mut self, rule: usize, at: usize, now_us: i64) {
         let facts = &self.rules[rule].facts;
         let subject = &mut self.subjects[at];
@@ -304,21 +325,24 @@ impl Controller {
 
     /// When the next value leaves a window that the rule reads.
     pub(super) fn window_due(&self, rule: usize, at: usize) -> Option<i64> {
-        let subject = &self.subjects[at];
-        let reads = |fact: &Fact| match fact {
+        let due = |fact: &Fact, subject: &Subject| match fact {
             Fact::Window(_, of, ms) => subject.kept(of, *ms).and_then(|kept| kept.series.due()),
             Fact::Link(LinkField::Loss | LinkField::Rate) => subject.link.window.as_ref()?.due(),
             _ => None,
         };
-        self.rules[rule].facts.iter().filter_map(reads).min()
+        let facts = &self.rules[rule].facts;
+        let of = |at: usize| facts.iter().filter_map(move |fact| due(fact, &self.subjects[at]));
+        self.read_of(rule, at).flat_map(of).min()
     }
 
-    /// Forgets what has left the windows of a member.
-    pub(super) fn forget_old(&mut self, at: usize, now_us: i64) {
-        let subject = &mut self.subjects[at];
-        subject.series.iter_mut().for_each(|kept| kept.series.forget(now_us));
-        if let Some(window) = &mut subject.link.window {
-            window.forget(now_us);
+    /// Forgets what has left the windows that a rule reads of a member.
+    pub(super) fn forget_old(&mut self, rule: usize, at: usize, now_us: i64) {
+        for at in self.read_of(rule, at) {
+            let subject = &mut self.subjects[at];
+            subject.series.iter_mut().for_each(|kept| kept.series.forget(now_us));
+            if let Some(window) = &mut subject.link.window {
+                window.forget(now_us);
+            }
         }
     }
 }

@@ -338,6 +338,15 @@ struct Act {
     /// A value for which nothing more is tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     given_up: Option<Value>,
+    /// What the node answered that it is, until the twin shows it.
+    #[serde(skip)]
+    answered: Option<Value>,
+    /// The node's boot when it answered last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<u32>,
+    /// The node fell back to its safe value since, whatever the twin shows.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    fell_back: bool,
 }
 
 /// What is kept of a node over a restart.
@@ -461,6 +470,9 @@ impl Controller {
         if regroup {
             self.regroup(at, now_us);
         }
+        if met {
+            self.meet_aggregate(at, now_us);
+        }
         self.adopt(at);
         if met && self.subjects[at].node.as_ref().is_some_and(|n| n.presence != Presence::Unheard) {
             // It spoke before its twin was seen.
@@ -471,6 +483,7 @@ impl Controller {
             return;
         };
         self.note_values(at, event, now_us);
+        self.note_acts(at, event);
         let of_node = observed.origin == Origin::Node;
         if of_node {
             self.note_reading(at, event, now_us);
@@ -544,6 +557,8 @@ impl Controller {
         self.dirty.extend(0..self.subjects.len());
         for node in self.subjects.iter_mut().filter_map(|subject| subject.node.as_mut()) {
             node.unsaved = true;
+            // The twin will not show it.
+            node.acts.values_mut().for_each(|act| act.answered = None);
         }
     }
 

@@ -114,7 +114,11 @@ impl Node {
         let Health { battery, rssi, .. } = &mut self.health;
         *battery = says_battery.or(*battery);
         *rssi = says_rssi.or(*rssi);
-        let low = is_low(self.standing.low, *battery, self.spec.battery_low);
+        self.judge_battery();
+    }
+
+    fn judge_battery(&mut self) {
+        let low = is_low(self.standing.low, self.health.battery, self.spec.battery_low);
         self.unsaved |= std::mem::replace(&mut self.standing.low, low) != low;
     }
 
@@ -132,6 +136,13 @@ impl Node {
         if let Some(said_us) = said_us.filter(|_| !ack.dup) {
             self.health.clock = Some((ack.ms, said_us));
             self.beat = self.beat.filter(|(id, _)| *id != ack.id);
+        }
+    }
+
+    /// Its actuators are where it puts them by itself, and have to be told again.
+    fn acts_fell_back(&mut self, which: impl Fn(&Act) -> bool) {
+        for act in self.acts.values_mut().filter(|act| act.boot.is_some() && which(act)) {
+            (act.fell_back, act.answered) = (true, None);
         }
     }
 
@@ -263,6 +274,7 @@ impl Controller {
             if node.spec != spec {
                 node.lease_s = if spec.lease_s > 0 { spec.lease_s } else { node.lease_s };
                 node.spec = spec;
+                node.judge_battery();
             }
             return;
         }
@@ -417,6 +429,16 @@ impl Controller {
         }
     }
 
+    /// The twin shows an actuator: from here on that is how it is.
+    pub(super) fn note_acts(&mut self, at: usize, event: &Event) {
+        let node = self.subjects[at].node.as_mut();
+        for ((feature, name), act) in node.into_iter().flat_map(|node| &mut node.acts) {
+            if act.answered.is_some() && event.touches(feature, name) {
+                act.answered = None;
+            }
+        }
+    }
+
     /// What a client wrote into `desiredProperties` is a person's word until it is taken back.
     pub(super) fn note_wishes(&mut self, at: usize, event: &Event) {
         let Some(twin) = self.subjects[at].twin.clone() else { return };
@@ -544,6 +566,7 @@ impl Controller {
         if reborn {
             node.settled = None;
             node.health.clock = None;
+            node.acts_fell_back(|act| act.boot != Some(state.boot));
         }
         node.unsaved = true;
         node.note_health(state.battery, state.rssi);
@@ -577,6 +600,9 @@ impl Controller {
         if let Some(tx) = &event.tx {
             node.reported = Some(tx.clone());
             node.unsaved = true;
+        }
+        if matches!(event.ev, EventKind::Lease | EventKind::Safe) {
+            node.acts_fell_back(|_| true);
         }
         let (warning, reason, message) = match &event.ev {
             EventKind::Lease => {
@@ -666,11 +692,12 @@ impl Controller {
                             None => asked.and_then(|act| act.wanted.clone()),
                         };
                         // The node may settle on another value; it is not told again.
-                        let act = node.acts.get_mut(&(feature.clone(), name.clone()));
-                        if let Some(act) = act
-                            && act.wanted != value
-                        {
-                            act.given_up = act.wanted.clone();
+                        if let Some(act) = node.acts.get_mut(&(feature.clone(), name.clone())) {
+                            if act.wanted != value {
+                                act.given_up = act.wanted.clone();
+                            }
+                            act.answered = value.clone();
+                            (act.boot, act.fell_back) = (Some(ack.boot), false);
                         }
                         node.commands[place].end(State::Applied, "", now_us);
                         if let Some(value) = value {
@@ -689,6 +716,13 @@ impl Controller {
             }
             AckStatus::Busy | AckStatus::Crc => {
                 // Said again in its turn.
+            }
+            AckStatus::Late if now_us < command.deadline_us => {
+                // Its clock is not as was thought. What is still wanted is said anew, and without it.
+                let why = command::refusal(&ack.st, None);
+                node.commands[place].end(State::Expired, why, now_us);
+                node.health.clock = None;
+                self.note_end(at, place);
             }
             status => {
                 let why = command::refusal(status, ack.why.as_deref());
@@ -1005,8 +1039,8 @@ impl Controller {
                 (None, None, None) if before.wanted.is_some() => ("safe".to_owned(), safe),
                 (None, None, None) => (String::new(), None),
             };
-            let given_up = before.given_up.filter(|value| Some(value) == wanted.as_ref());
-            (key.clone(), Act { user: before.user, wanted, by, given_up })
+            let given_up = before.given_up.clone().filter(|value| Some(value) == wanted.as_ref());
+            (key.clone(), Act { wanted, by, given_up, ..before })
         };
         keys.into_iter().map(decide).collect()
     }
@@ -1206,7 +1240,8 @@ impl Controller {
         let mut due = Vec::new();
         for ((feature, name), act) in &node.acts {
             let Some(wanted) = &act.wanted else { continue };
-            let is = twin.property_named(feature, name);
+            let shown = || twin.property_named(feature, name).filter(|_| !act.fell_back);
+            let is = act.answered.as_ref().or_else(shown);
             let open = node.commands.iter().any(|one| {
                 one.state.is_open()
                     && matches!(&one.purpose, Purpose::Act(f, n) if f == feature && n == name)

@@ -131,15 +131,19 @@ impl Controller {
                 self.refresh(rule, place, None, now_us);
                 self.judge(rule, place, None, now_us);
             }
+            for rule in self.rules_over(&id) {
+                self.judge_members(rule, now_us);
+            }
         }
         for rule in 0..self.rules.len() {
             self.judge_group(rule, None, now_us);
         }
     }
 
-    /// Whether a window that the rule asks for of a member is still to be read.
+    /// Whether a window that the rule asks for of a member, or of its aggregate, is still to be read.
     pub(super) fn awaits(&self, rule: usize, at: usize) -> bool {
-        let awaited = self.subjects[at].series.iter().filter(|kept| kept.awaited);
-        awaited.into_iter().any(|kept| self.rules[rule].facts.iter().any(|fact| kept.is_of(fact)))
+        let facts = &self.rules[rule].facts;
+        let asks = |kept: &Kept| kept.awaited && facts.iter().any(|fact| kept.is_of(fact));
+        self.read_of(rule, at).any(|at| self.subjects[at].series.iter().any(asks))
     }
 }

@@ -264,7 +264,9 @@ impl Controller {
         if self.rules[rule].state(place).active_since().is_some() {
             self.subjects[at].active.push(rule);
         }
-        self.track(rule, at, now_us);
+        for at in self.read_of(rule, at) {
+            self.track(rule, at, now_us);
+        }
         self.refresh(rule, place, None, now_us);
         self.share_flags(rule, None, now_us);
         self.judge(rule, place, None, now_us);
@@ -355,19 +357,41 @@ impl Controller {
         source: &Source,
         now_us: i64,
     ) {
-        let Some(subject) = self.index.get(id).map(|at| &self.subjects[*at]) else { return };
-        let reads = |watched: &Watched| {
-            watched.rule.target.aggregate.as_ref() == Some(id)
-                && watched.reads.iter().flatten().any(|of| facts::written(event, subject, of))
-        };
-        let rules: Vec<usize> =
-            (0..self.rules.len()).filter(|rule| reads(&self.rules[*rule])).collect();
-        for rule in rules {
+        let Some(at) = self.index.get(id).copied() else { return };
+        for rule in self.rules_over(id) {
+            let subject = &self.subjects[at];
+            let mut reads = self.rules[rule].reads.iter().flatten();
+            if !reads.any(|of| facts::written(event, subject, of)) {
+                continue;
+            }
             for place in 0..self.rules[rule].members.len() {
                 if self.refresh(rule, place, Some(source), now_us) {
                     self.judge(rule, place, Some(source), now_us);
                 }
             }
+        }
+    }
+
+    /// An aggregate is seen for the first time: what its rules ask of it is kept from here on.
+    pub(super) fn meet_aggregate(&mut self, at: usize, now_us: i64) {
+        let id = self.subjects[at].id.clone();
+        for rule in self.rules_over(&id) {
+            self.track(rule, at, now_us);
+            self.judge_members(rule, now_us);
+        }
+    }
+
+    /// The rules that name an aggregate.
+    pub(super) fn rules_over(&self, id: &ThingId) -> Vec<usize> {
+        let over = |rule: &usize| self.rules[*rule].rule.target.aggregate.as_ref() == Some(id);
+        (0..self.rules.len()).filter(over).collect()
+    }
+
+    /// Judges a rule for all its members anew.
+    pub(super) fn judge_members(&mut self, rule: usize, now_us: i64) {
+        for place in 0..self.rules[rule].members.len() {
+            self.refresh(rule, place, None, now_us);
+            self.judge(rule, place, None, now_us);
         }
     }
 
@@ -512,7 +536,7 @@ impl Controller {
         let Some(subject) = self.subjects.get(at) else { return };
         let Some(place) = subject.place(rule) else { return };
         self.rules[rule].due[place] = i64::MAX;
-        self.forget_old(at, now_us);
+        self.forget_old(rule, at, now_us);
         self.refresh(rule, place, None, now_us);
         self.judge(rule, place, None, now_us);
     }

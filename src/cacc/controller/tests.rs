@@ -434,6 +434,42 @@ fn who_is_isolated_sends_by_default_and_is_flagged() {
 }
 
 #[test]
+fn who_steers_a_node_in_quarantine_is_named() {
+    let mut liar = rule("liar", "environment.x > 100.0");
+    liar.effect = Effect { quarantine: Some(true), ..Effect::default() };
+    liar.times.for_us = 0;
+    let mut world = World::new(vec![liar], &["n"]);
+    world.state("n", 1, 1000, 0);
+    world.read("n", 101, 1);
+    let path = Path::DesiredProperties(TRANSMISSION.to_owned());
+    let wish = json!({"interval": "500ms"});
+    world.change("n", TwinChange::Modify(path, wish), Origin::Client);
+    assert_eq!(standing(&world), (500.into(), "Quarantined".into()));
+    let told = world.explain("n");
+    let sentence = told["sentence"].as_str().unwrap();
+    assert!(
+        sentence.ends_with("because somebody asked for it in `desiredProperties`."),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn a_battery_that_a_profile_does_not_have_any_more_is_not_low() {
+    let mut world = World::new(Vec::new(), &["n"]);
+    let with = |low: Option<u8>| Some(Arc::new(NodeSpec { battery_low: low, ..spec() }));
+    world.controller.set_node(&id("n"), with(Some(15)), world.now_us);
+    let answer = json!({"k": "a", "boot": 1, "ms": 9, "id": 1, "st": "ok", "battery": 10});
+    world.uplink("n", &answer);
+    assert_eq!(standing(&world).1, "LowBattery");
+    for (low, is) in [(Some(5), Value::Null), (Some(30), "LowBattery".into()), (None, Value::Null)]
+    {
+        world.controller.set_node(&id("n"), with(low), world.now_us);
+        world.settle();
+        assert_eq!(standing(&world).1, is, "{low:?}");
+    }
+}
+
+#[test]
 fn what_is_held_stays_as_it_is_over_a_restart() {
     let rules = || vec![rule("look-closer", ANOMALOUS)];
     let mut world = World::new(rules(), &["n"]);
@@ -678,8 +714,8 @@ fn a_person_steers_a_node_until_the_word_is_taken_back() {
     assert_eq!(world.feature("n")["desiredProperties"]["pmin"], 200);
 }
 
-#[test]
-fn an_actuator_has_its_own_lane_and_comes_back_to_safe() {
+/// A rule sets the fan of a node whose `x` is over 1.
+fn cooled() -> World {
     let mut alarm = rule("alarm", "x > 1");
     alarm.times.for_us = 0;
     alarm.effect.set =
@@ -692,6 +728,72 @@ fn an_actuator_has_its_own_lane_and_comes_back_to_safe() {
     world.controller.set_node(&id("n"), Some(Arc::new(spec)), world.now_us);
     let thing = json!({"attributes": {"labels": {"room": "north"}}});
     world.change("n", TwinChange::Modify(Path::Thing, thing), Origin::Runtime);
+    world
+}
+
+#[test]
+fn an_actuator_is_told_once_and_again_when_the_node_fell_back() {
+    let mut world = cooled();
+    world.state("n", 1, 1000, 0);
+    world.read("n", 5, 1);
+    let acts = |world: &mut World| {
+        world.take("n").into_iter().filter(|body| body.contains(" act ")).collect::<Vec<_>>()
+    };
+    let told = acts(&mut world);
+    assert_eq!(told.len(), 1, "{told:?}");
+    world.obey("n", &told[0]);
+    assert_eq!(acts(&mut world), [""; 0], "the twin may not show yet what the node answered");
+    assert_eq!(world.twins[&id("n")].property_named("cooling", "fan"), Some(&true.into()));
+    world.pass(S);
+    assert_eq!(acts(&mut world), [""; 0]);
+    // The same life once more: it has not moved.
+    world.state("n", 1, 1000, 0);
+    assert_eq!(acts(&mut world), [""; 0]);
+    // A node that starts anew, or whose lease is over, puts its actuators to their safe values.
+    world.state("n", 2, 1000, 0);
+    let told = acts(&mut world);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let answer = |world: &mut World, body: &str| {
+        let id = Body::parse(body).unwrap().id;
+        let answer =
+            json!({"k": "a", "boot": 2, "ms": 9, "id": id, "st": "ok", "act": {"fan": true}});
+        world.uplink("n", &answer);
+    };
+    answer(&mut world, &told[0]);
+    assert_eq!(acts(&mut world), [""; 0]);
+    world.uplink("n", &json!({"k": "x", "boot": 2, "ms": 70_000, "ev": "lease"}));
+    let told = acts(&mut world);
+    assert_eq!(told.len(), 1, "{told:?}");
+    answer(&mut world, &told[0]);
+    assert_eq!(acts(&mut world), [""; 0]);
+}
+
+#[test]
+fn a_command_that_came_too_late_by_a_wrong_clock_is_said_again() {
+    let mut world = cooled();
+    world.state("n", 1, 1000, 0);
+    world.read("n", 5, 1);
+    let told = world.take("n");
+    assert_eq!(told.len(), 2, "{told:?}");
+    for body in &told {
+        let id = Body::parse(body).unwrap().id;
+        world.uplink("n", &json!({"k": "a", "boot": 1, "ms": 3_600_000, "id": id, "st": "late"}));
+    }
+    assert!(world.sent.iter().any(|(_, text)| !text.contains(" ttl=")), "{:?}", world.sent);
+    let again = world.take("n");
+    let op = |body: &String| Body::parse(body).unwrap().op;
+    let ops = |all: &[String]| all.iter().map(op).collect::<Vec<_>>();
+    assert_eq!(ops(&again).len(), 2, "{again:?}");
+    assert!(again.iter().zip(&told).all(|(new, old)| op(new) == op(old)), "{again:?}");
+    again.iter().for_each(|body| world.obey("n", body));
+    world.pass(S);
+    assert_eq!(world.explain("n")["satisfied"], true);
+    assert_eq!(world.twins[&id("n")].property_named("cooling", "fan"), Some(&true.into()));
+}
+
+#[test]
+fn an_actuator_has_its_own_lane_and_comes_back_to_safe() {
+    let mut world = cooled();
     world.state("n", 1, 1000, 0);
     world.read("n", 5, 1);
     let both = world.take("n");
@@ -783,6 +885,37 @@ fn a_value_of_an_aggregate_moves_its_members() {
     world.settle();
     assert_eq!(world.explain("a")["desired"]["pmin"], 1000);
     assert_eq!(world.explain("c")["desired"]["pmin"], 200);
+}
+
+#[test]
+fn windows_and_ages_of_an_aggregate_are_known() {
+    for (each, when) in [(false, "avg(x, 1m) > 1"), (true, "age(x) < 1m")] {
+        let mut warm = Rule { each, ..rule("warm", when) };
+        warm.times = Times::default();
+        warm.target = Target { aggregate: Some(id("room")), ..Target::default() };
+        let rules = vec![warm];
+        let mut world = World::new(rules.clone(), &["a", "b"]);
+        world.controller.set_aggregate(&id("room"), [id("a"), id("b")].into(), world.now_us);
+        let values = |x: i64| json!({"features": {"environment": {"properties": {"x": x}}}});
+        world.change("room", TwinChange::Modify(Path::Thing, values(0)), Origin::Runtime);
+        let truth = |world: &World| world.explain("a")["rules"][0]["when"].clone();
+        assert_eq!(truth(&world), each, "{when}");
+        world.pass(50 * S);
+        world.change("room", TwinChange::Merge(Path::Thing, values(8)), Origin::Runtime);
+        assert_eq!(truth(&world), true, "{when}");
+        assert_eq!(world.explain("b")["desired"]["pmin"], 200);
+        // Who has just come to look knows the past.
+        let mut world = world.restart(Vec::new());
+        world.controller.set_rules(rules, world.now_us);
+        world.settle();
+        world.controller.set_aggregate(&id("room"), [id("a"), id("b")].into(), world.now_us);
+        world.settle();
+        assert_eq!(truth(&world), true, "{when}, after a restart");
+        // Nothing more comes: the window empties by itself, and the age grows.
+        world.pass(70 * S);
+        assert_ne!(truth(&world), true, "{when}");
+        assert_eq!(world.explain("a")["desired"]["pmin"], 1000);
+    }
 }
 
 #[test]
