@@ -204,6 +204,8 @@ pub struct Refusal {
     pub by: Winner,
     /// One sentence.
     pub message: String,
+    /// Nothing of what the rule asks of the transmission is heard.
+    pub unheard: bool,
 }
 
 /// Why a decision is as it is.
@@ -336,7 +338,8 @@ fn aim(input: &mut Input<'_>, mut reasons: Option<&mut Reasons>) -> Target {
             reasons.refusals.extend(input.active.iter().filter(unheard).map(|layer| Refusal {
                 reason: safety.reason(),
                 by: Winner::Rule(layer.name.to_string()),
-                message: "rules are not heard about this node now".to_owned(),
+                message: safety.unheard().to_owned(),
+                unheard: true,
             }));
         }
         input.active.retain(|layer| safety.hears(layer));
@@ -397,62 +400,49 @@ fn conclude(
 ) -> Decision {
     let Input { spec, user, active, previous, .. } = input;
     let Target { tx, schedule, safety, share } = target;
-    let mut raised: Vec<(Arc<str>, i64)> =
-        active.iter().map(|layer| (layer.name.clone(), layer.since_us)).collect();
     let steered = !user.is_empty();
-    let Some(previous) = *previous else {
-        return Decision {
-            tx,
-            schedule,
-            generation: 1,
-            changed_us: now_us,
-            raised,
-            steered,
-            safety,
-            share,
-            target: None,
-        };
+    let mut new = Decision {
+        tx,
+        schedule,
+        generation: 1,
+        changed_us: now_us,
+        raised: active.iter().map(|layer| (layer.name.clone(), layer.since_us)).collect(),
+        steered,
+        safety,
+        share,
+        target: None,
     };
+    let Some(previous) = *previous else { return new };
     // One that a clock which was set back moved to an earlier time is no other.
     let had = |name: &Arc<str>, since_us: i64| {
         previous.raised.iter().any(|(other, at_us)| other == name && since_us <= *at_us)
     };
     if steered {
         // A rule that is not heard has its raise still before it.
-        raised.retain(|(name, since_us)| had(name, *since_us));
+        new.raised.retain(|(name, since_us)| had(name, *since_us));
     }
     // A clock that was set back must not make a raise wait for ever.
     let changed_us = previous.changed_us.min(now_us);
     let keep = Decision { changed_us, target: None, safety, share, ..previous.clone() };
-    if tx == previous.tx && schedule == previous.schedule {
-        return Decision { raised, steered, ..keep };
+    if new.tx == previous.tx && schedule == previous.schedule {
+        return Decision { raised: new.raised, steered, ..keep };
     }
     let due_us = changed_us.saturating_add(HOLD_UP_US);
     let asks = |layer: &&Layer<'_>| !layer.effect.asked.is_empty();
     let fresh = active.iter().filter(asks).any(|layer| !had(layer.name, layer.since_us));
-    let raises = load(spec, &tx, schedule) > load(spec, &previous.tx, previous.schedule);
+    let raises = load(spec, &new.tx, schedule) > load(spec, &previous.tx, previous.schedule);
     if raises && now_us < due_us && !fresh && !steered && !previous.steered {
         if let Some(reasons) = reasons {
             let by = reasons.winners.get("pmin").cloned().unwrap_or(Winner::Default);
             let message =
                 format!("a raise waits until {} s after the last change", HOLD_UP_US / 1_000_000);
-            reasons.refusals.push(Refusal { reason: "HoldUp", by, message });
+            reasons.refusals.push(Refusal { reason: "HoldUp", by, message, unheard: false });
         }
         // Rules that ended are forgotten; those that go on have had their raise.
-        raised.retain(|(name, since_us)| had(name, *since_us));
-        return Decision { raised, target: Some((tx, due_us)), ..keep };
+        new.raised.retain(|(name, since_us)| had(name, *since_us));
+        return Decision { raised: new.raised, target: Some((new.tx, due_us)), ..keep };
     }
-    Decision {
-        tx,
-        schedule,
-        generation: previous.generation.wrapping_add(1).max(1),
-        changed_us: now_us,
-        raised,
-        steered,
-        safety,
-        share,
-        target: None,
-    }
+    Decision { generation: previous.generation.wrapping_add(1).max(1), ..new }
 }
 
 /// Messages a second that a transmission allows, all properties together.
@@ -593,7 +583,7 @@ impl<'a> Resolver<'a> {
     fn refuse(&mut self, reason: &'static str, layer: usize, message: String) {
         let by = self.winner(layer);
         if let Some(reasons) = &mut self.reasons {
-            let refusal = Refusal { reason, by, message };
+            let refusal = Refusal { reason, by, message, unheard: false };
             if !reasons.refusals.contains(&refusal) {
                 reasons.refusals.push(refusal);
             }
@@ -697,7 +687,9 @@ impl<'a> Resolver<'a> {
                     None
                 }
             };
-            self.note(Some(property), "st", Some(layer));
+            if resolved.st.is_some() {
+                self.note(Some(property), "st", Some(layer));
+            }
         }
         for (field, place) in [("gt", &mut resolved.gt), ("lt", &mut resolved.lt)] {
             let found = self.first(0, Some(property), |settings| {

@@ -68,6 +68,14 @@ impl Safety {
         self == Self::LowBattery && layer.effect.class == Some(Class::Safety)
     }
 
+    /// Which rules are not heard, in words.
+    pub fn unheard(self) -> &'static str {
+        match self {
+            Self::LowBattery => "only rules of class `safety` are heard about this node now",
+            Self::Quarantined | Self::Held => "rules are not heard about this node now",
+        }
+    }
+
     /// What is not heard is refused for this reason.
     pub fn reason(self) -> &'static str {
         match self {

@@ -181,6 +181,7 @@ impl Controller {
         let left = |until_us: i64| words::span(until_us - now_us);
         let mine = Winner::Rule(rule.name.to_string());
         let wins = reasons.winners.values().any(|winner| *winner == mine);
+        let unheard = reasons.refusals.iter().any(|one| one.by == mine && one.unheard);
         let asks = asked_fields(&rule.effect);
         let above = reasons.winners.iter().find(|(field, winner)| {
             let field = field.rsplit('.').next().unwrap_or_default();
@@ -196,6 +197,7 @@ impl Controller {
             State::Active { since_us } => {
                 let until_us = since_us.saturating_add(rule.times.hold_us);
                 match (wins || asks.is_empty(), above) {
+                    _ if unheard => "not heard".to_owned(),
                     (false, Some((_, winner))) => {
                         format!("overridden by {}", Cause::words(winner))
                     }

@@ -950,7 +950,7 @@ impl Controller {
             None => ("RulesHeard", false),
         };
         let message = match safety {
-            Some(_) => format!("rules are not heard about this node now: {sentence}"),
+            Some(safety) => format!("{}: {sentence}", safety.unheard()),
             None => format!("rules are heard about this node again: {sentence}"),
         };
         let object = Self::object(&self.subjects[at].id);

@@ -425,6 +425,7 @@ fn who_is_isolated_sends_by_default_and_is_flagged() {
     let refused = json!({"reason": "Quarantined", "by": "look-closer",
         "message": "rules are not heard about this node now"});
     assert_eq!(told["refusals"], json!([refused]));
+    assert_eq!(told["rules"][1]["state"], "not heard");
     assert_eq!(world.feature("n")["properties"]["quarantined"], true);
     assert_eq!(world.twins[&id("n")].property_named("environment", "x"), Some(&101.into()));
     // It is believed again: what still holds is heard at once.
