@@ -1,5 +1,9 @@
 //! What twins promise, under random changes.
 
+use serde_json::json;
+
+use super::path::Path;
+use super::sequence::Stamp;
 use super::*;
 use proptest::prelude::*;
 
