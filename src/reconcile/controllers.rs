@@ -11,22 +11,19 @@ use serde_json::{Value, json};
 
 use super::control;
 use super::models::Training;
+use super::status::Report;
 use super::twins::{self, Wanted};
-use super::{
-    Condition, ObjectKey, Reconciler, Report, Status, Stored, Truth, aggregates, in_namespace,
-    words,
-};
+use super::{ObjectKey, Reconciler, Stored, aggregates, in_namespace, words};
 use crate::edgeai::service::{NamedModel, ServiceConfig};
 use crate::manifest::kinds::{
     ContextRuleSpec, ServiceSpec, TwinAggregateSpec, TwinModelSpec, TwinSpec, ValueType,
 };
 use crate::manifest::{self, DEFAULT_NAMESPACE, Kind, Object, Spec};
 use crate::node::{NodeModel, PropertyRule, ValueKind};
-use crate::scalar::rfc3339;
 use crate::telemetry::now_us;
 use crate::twin::aggregate::{AggregateSpec, Derived};
 use crate::twin::path::Path;
-use crate::twin::{Change, Refusal, ThingId, Twin};
+use crate::twin::{Change, Refusal, ThingId};
 use crate::writer::{Origin, Precondition, Rejected, Request};
 
 /// Changes of one controller that are staged before they are sent to the disk.
@@ -519,143 +516,8 @@ impl Reconciler {
         }
     }
 
-    // -----------------------------------------------------------------------------------------
-    // Views
-
-    /// An object with its status.
-    pub(super) fn view(&self, key: &ObjectKey, stored: &Stored) -> Value {
-        let mut value = stored.json();
-        let mut status = {
-            let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
-            let found = statuses.get(key);
-            json!({
-                "generation": stored.generation,
-                "observedGeneration": found.map_or(0, |status| status.observed_generation),
-                "created": rfc3339(stored.created_us),
-                "conditions": found.map_or_else(Vec::new, conditions),
-            })
-        };
-        if let Some(set) = &stored.set {
-            status["set"] = (**set).into();
-        }
-        if stored.deleting {
-            status["deleting"] = true.into();
-        }
-        match key.kind {
-            Kind::Twin | Kind::TwinAggregate => self.view_thing(key, &mut status),
-            Kind::TwinSet => status["twins"] = stored.made_now().into(),
-            Kind::ContextRule => {
-                status["twins"] =
-                    self.context.control.rule_members(&control::rule_name(key)).into();
-            }
-            Kind::Service => {
-                let now = self.context.services.status(&key.name);
-                status["instances"] = now.instances.into();
-                status["healthy"] = now.healthy.into();
-            }
-            Kind::Model => {
-                let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-                if let Some(model) = models.get(&model_name(key)) {
-                    status["version"] = model.version().into();
-                    status["digest"] = format!("sha256:{}", model.digest()).into();
-                    status["inputs"] = json!(model.meta().inputs);
-                    status["labels"] = json!(model.meta().labels);
-                }
-            }
-            _ => {}
-        }
-        value["status"] = status;
-        value
-    }
-
-    /// A twin that a TwinSet makes, as if it were declared by itself.
-    pub(super) fn view_made(
-        &self,
-        key: &ObjectKey,
-        twin: &Object,
-        set: &ObjectKey,
-        stored: &Stored,
-    ) -> Value {
-        let mut value = twin.json.clone();
-        let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
-        let found = statuses.get(set);
-        let mut status = json!({
-            "generation": stored.generation,
-            "observedGeneration": found.map_or(0, |status| status.observed_generation),
-            "created": rfc3339(stored.created_us),
-            "madeBy": set.to_string(),
-            "conditions": found.map_or_else(Vec::new, conditions),
-        });
-        drop(statuses);
-        self.view_thing(key, &mut status);
-        value["status"] = status;
-        value
-    }
-
-    /// The twin of this key that a TwinSet makes.
-    pub(super) fn made_twin(&self, key: &ObjectKey) -> Option<Value> {
-        if key.kind != Kind::Twin {
-            return None;
-        }
-        let (set, stored) = {
-            let objects = self.objects();
-            let mut sets = in_namespace(&objects, Kind::TwinSet, &key.namespace);
-            let found = sets.find(|(set, stored)| stored.makes(&set.name, &key.name));
-            found.map(|(set, stored)| (set.clone(), stored.clone()))?
-        };
-        let twin = stored
-            .object()
-            .ok()?
-            .expand()
-            .into_iter()
-            .find(|twin| twin.metadata.name == key.name)?;
-        Some(self.view_made(key, &twin, &set, &stored))
-    }
-
-    /// What the thing of a twin shows, and what its services lack.
-    fn view_thing(&self, key: &ObjectKey, status: &mut Value) {
-        let Some(twin) = self.context.writer.twin(&format!("{}:{}", key.namespace, key.name))
-        else {
-            return;
-        };
-        let services = service_names(&twin);
-        let verdicts: serde_json::Map<String, Value> = services
-            .iter()
-            .filter_map(|service| {
-                let label = twin.property_named(service, "label")?;
-                let score = twin.property_named(service, "score");
-                Some((service.clone(), json!({ "label": label, "score": score })))
-            })
-            .collect();
-        status["thing"] = json!({
-            "thingId": twin.id.as_str(),
-            "revision": twin.revision,
-            "created": rfc3339(twin.created_us),
-            "modified": rfc3339(twin.modified_us),
-            "verdicts": verdicts,
-        });
-        if let Ok(id) = thing_id(&key.namespace, &key.name)
-            && let Some(members) = self.context.aggregates.members(&id)
-        {
-            status["members"] = members.len().into();
-        }
-        let lacking = services.iter().find_map(|service| {
-            let (found, _) = self.find_service(service)?;
-            let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);
-            let ready = statuses.get(&found)?.conditions.iter().find(|c| c.condition == "Ready")?;
-            let lacks = ready.status == Truth::False && ready.reason == "NoHealthyInstance";
-            let message = format!("service `{service}`: {}", ready.message).into();
-            lacks.then(|| Condition { condition: "ServicesReady", message, ..ready.clone() })
-        });
-        if let (Some(condition), Some(Value::Array(conditions))) =
-            (lacking, status.get_mut("conditions"))
-        {
-            conditions.push(condition.to_json());
-        }
-    }
-
     /// The object that a service of this name was deployed for.
-    fn find_service(&self, name: &str) -> Option<(ObjectKey, Value)> {
+    pub(super) fn find_service(&self, name: &str) -> Option<(ObjectKey, Value)> {
         lock(&self.working.deployed).get(name).cloned()
     }
 }
@@ -687,10 +549,6 @@ impl<'a> Staged<'a> {
     }
 }
 
-fn conditions(status: &Status) -> Vec<Value> {
-    status.conditions.iter().map(Condition::to_json).collect()
-}
-
 /// Part of a twin's history is damaged.
 fn corrupt(id: &ThingId) -> Report {
     Report::stalled("CorruptHistory", Refusal::Stalled(id.clone()).message())
@@ -714,7 +572,7 @@ fn merge(id: ThingId, patch: Value) -> Request {
     request(id, Change::Merge(Path::Thing, patch))
 }
 
-fn thing_id(namespace: &str, name: &str) -> Result<ThingId, Refusal> {
+pub(super) fn thing_id(namespace: &str, name: &str) -> Result<ThingId, Refusal> {
     ThingId::parse(&format!("{namespace}:{name}"))
 }
 
@@ -744,17 +602,6 @@ fn set_names(key: &ObjectKey, stored: &Stored) -> BTreeSet<String> {
     let made = stored.made();
     let counted = (1..=made.count).map(|number| format!("{}-{number}", key.name));
     counted.chain(made.names).collect()
-}
-
-/// The services that a thing names, whoever wrote them there.
-fn service_names(twin: &Twin) -> Vec<String> {
-    match twin.attributes.as_deref().and_then(|attributes| attributes.get("services")) {
-        Some(Value::Array(names)) => {
-            names.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-        }
-        Some(Value::Object(names)) => names.keys().cloned().collect(),
-        _ => Vec::new(),
-    }
 }
 
 fn rules(model: &TwinModelSpec) -> NodeModel {

@@ -38,6 +38,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::disk::ARTEFACT_BYTES_MAX;
+use super::plan::PlanError;
 use super::{ApplyError, ApplyOptions, ObjectKey, Reconciler, Until};
 use crate::manifest::{Kind, diagnostic};
 use crate::telemetry::Event;
@@ -125,10 +126,10 @@ impl From<ApplyError> for Problem {
                 diagnostics: Some(diagnostic::to_json(&diagnostics)["diagnostics"].take()),
                 ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
             },
-            ApplyError::Plan(super::PlanError::PruneWithoutSet) => {
+            ApplyError::Plan(PlanError::PruneWithoutSet) => {
                 Self::bad(message).hint("name the set: `--prune --set NAME`")
             }
-            ApplyError::Plan(super::PlanError::OwnedByOther { set, .. }) => {
+            ApplyError::Plan(PlanError::OwnedByOther { set, .. }) => {
                 Self::new(StatusCode::CONFLICT, "conflict", message)
                     .hint(format!("apply it with `--set {set}`, or delete it first"))
             }

@@ -13,7 +13,8 @@ use serde_json::json;
 
 use super::controllers::model_name;
 use super::disk::{DATA_ANNOTATION, digest_of};
-use super::{ObjectKey, Reconciler, Report};
+use super::status::Report;
+use super::{ObjectKey, Reconciler};
 use crate::edgeai::generate::{CHANNELS, Plan};
 use crate::edgeai::train::{self, Dataset, Recipe};
 use crate::edgeai::{self, Model};

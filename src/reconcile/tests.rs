@@ -1,11 +1,16 @@
 //! A reconciler on a writer in a temporary directory, with services that only remember.
 
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
 use super::*;
 use crate::edgeai::service::{ServiceConfig, ServiceStatus};
 use crate::store::Options;
 use crate::store::disk as store_disk;
 use crate::telemetry::now_us;
 use crate::twin::path::Path;
+use crate::twin::selector::Selector;
 use crate::twin::{Change, ThingId};
 use crate::writer::{Origin, Precondition, Request};
 
