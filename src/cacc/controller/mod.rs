@@ -12,15 +12,19 @@
 //! something new.
 //!
 //! Here are the types and the inputs; `facts` reads them, `past` fills windows from history, `rules`
-//! judges, `nodes` decides and speaks, `explain` says why.
+//! judges; `hear` takes what nodes say and `wishes` what people ask; `nodes` decides, `say` speaks,
+//! `explain` says why.
 //!
 //! Not here: clocks, the log, MQTT (`cacc::runtime`); YAML (`manifest`, `reconcile`).
 
 mod explain;
 mod facts;
+mod hear;
 mod nodes;
 mod past;
 mod rules;
+mod say;
+mod wishes;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
