@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::facts::{self, read_property};
 use super::nodes::tx_json;
 use super::{Controller, Presence, Watched};
-use crate::cacc::command::Cause;
+use crate::cacc::command::{self, Cause, Purpose};
 use crate::cacc::decide::{self, Reasons, Winner};
 use crate::cacc::expr::Fact;
 use crate::cacc::expr::eval::{self, Truth};
@@ -57,7 +57,9 @@ impl Controller {
             .iter()
             .map(|(field, winner)| (field.clone(), Cause::words(winner).into()))
             .collect();
-        let command = node.open_transmission().or_else(|| node.commands.back());
+        let of_transmission = |one: &&command::Command| one.purpose == Purpose::Transmission;
+        let told = || node.commands.iter().rev().find(of_transmission);
+        let command = node.open_transmission().or_else(told).or_else(|| node.commands.back());
         let mut value = json!({
             "node": id.as_str(),
             "time": rfc3339(now_us),

@@ -564,6 +564,9 @@ impl Controller {
             // The twin will not show it.
             node.acts.values_mut().for_each(|act| act.answered = None);
         }
+        for at in 0..self.subjects.len() {
+            self.say_desired_again(at);
+        }
     }
 
     /// Members of an aggregate that a rule names.
@@ -636,7 +639,7 @@ impl Controller {
         nodes.iter().flat_map(of).collect()
     }
 
-    /// A clock that is set back does not take time back from anything that runs.
+    /// The time of an input is the time of all that follows from it.
     fn now(&mut self, now_us: i64) -> i64 {
         self.last_us = now_us;
         now_us

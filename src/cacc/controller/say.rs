@@ -9,6 +9,7 @@ use super::{Controller, Message, Node, Note, Presence, Source, Stage, Timer};
 use crate::cacc::command::{
     self, ACT_DEADLINE_US, Cause, Command, DEADLINE_US, Purpose, State, act_value, next_op, trial_s,
 };
+use crate::cacc::safety::Safety;
 use crate::node::wire::{self, Desired, Op};
 
 /// Values that wait to be asked for; more are the newest state anyway.
@@ -78,6 +79,15 @@ impl Controller {
         let thing = subject.id.clone();
         self.effects.messages.retain(|one| !one.desired || one.thing != thing);
         self.effects.messages.push(Message { thing, desired: true, text, urgent: false });
+    }
+
+    /// Says what is desired, or that nothing is, although it may have been said before.
+    pub(super) fn say_desired_again(&mut self, at: usize) {
+        if let Some(node) = self.subjects[at].node.as_mut().filter(|node| node.decision.is_some()) {
+            // Something may be retained for it.
+            node.said = node.said.max(1);
+            self.say_desired(at);
+        }
     }
 
     /// Properties to ask a node for once.
@@ -303,7 +313,14 @@ impl Controller {
 
     /// Values that are asked for, and the word that the edge is there.
     fn say_small(&mut self, at: usize, now_us: i64) {
-        let asks = self.subjects[at].node.as_mut().map(|node| std::mem::take(&mut node.asks));
+        let asks = self.subjects[at].node.as_mut().map(|node| {
+            let safety = node.decision.as_ref().and_then(|decision| decision.safety);
+            if matches!(safety, Some(Safety::Quarantined | Safety::Held)) {
+                // No rule is heard about it.
+                node.asks.clear();
+            }
+            std::mem::take(&mut node.asks)
+        });
         for property in asks.into_iter().flatten() {
             let property = Some(property.rsplit('/').next().unwrap_or_default().to_owned());
             self.issue(at, Op::Get { property }, Purpose::Get, 0, now_us);

@@ -471,6 +471,20 @@ fn a_battery_that_a_profile_does_not_have_any_more_is_not_low() {
 }
 
 #[test]
+fn what_is_retained_for_a_node_is_said_again_if_it_was_not_stored() {
+    let mut world = World::new(vec![rule("look-closer", ANOMALOUS)], &["n"]);
+    world.state("n", 1, 1000, 0);
+    world.uplink("n", &json!({"k": "b", "up": 0, "boot": 1}));
+    let desired = Path::DesiredProperties(TRANSMISSION.to_owned());
+    world.submit(&id("n"), TwinChange::Modify(desired, json!({"pmin": 400})), Origin::Client);
+    let lost = world.controller.settle(world.now_us);
+    assert!(lost.messages.iter().any(|message| message.desired));
+    world.controller.not_stored();
+    world.settle();
+    assert!(world.desired["n"].contains("period=400"), "{:?}", world.desired);
+}
+
+#[test]
 fn what_is_held_stays_as_it_is_over_a_restart() {
     let rules = || vec![rule("look-closer", ANOMALOUS)];
     let mut world = World::new(rules(), &["n"]);
@@ -1189,6 +1203,7 @@ fn what_could_not_be_stored_is_stored_and_said_later() {
     world.controller.not_stored();
     world.settle();
     assert_eq!(world.feature("n")["desiredProperties"]["pmin"], 200);
+    assert_eq!(world.desired["n"], "", "nothing is retained for a node that is there");
     for (key, _) in lost.documents {
         assert!(world.documents.contains_key(&key), "{key} is not stored");
     }
