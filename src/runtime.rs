@@ -17,7 +17,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::cacc::runtime::Control;
+use crate::cacc::driver::Control;
 use crate::edgeai;
 use crate::http::{self, Guard};
 use crate::node::Directory;

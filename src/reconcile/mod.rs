@@ -46,7 +46,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::{Notify, watch};
 
-use crate::cacc::runtime::Control;
+use crate::cacc::driver::Control;
 use crate::edgeai::Model;
 use crate::edgeai::service::Services;
 use crate::manifest::{Kind, Spec};

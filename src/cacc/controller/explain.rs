@@ -7,12 +7,12 @@ use super::facts::{self, read_property};
 use super::nodes::tx_json;
 use super::{Controller, Presence, Watched};
 use crate::cacc::command::{self, Cause, Purpose};
+use crate::cacc::decide::safety::Safety;
 use crate::cacc::decide::{self, Reasons, Winner};
+use crate::cacc::explain::sentence::{self as words, Progress, Situation};
 use crate::cacc::expr::Fact;
 use crate::cacc::expr::eval::{self, Truth};
 use crate::cacc::rule::{Effect, Settings, State, Threshold};
-use crate::cacc::safety::Safety;
-use crate::cacc::words::{self, Progress, Situation};
 use crate::scalar::rfc3339;
 use crate::twin::ThingId;
 

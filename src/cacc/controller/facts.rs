@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Controller, Kept, LINK_WINDOW_MS, Presence, Subject, TRANSMISSION, Watched};
 use crate::cacc::expr::eval;
 use crate::cacc::expr::{Fact, LinkField, NodeField, PropertyRef, VerdictField, Window};
-use crate::cacc::window::Series;
+use crate::cacc::facts::window::Series;
 use crate::node::STATISTICS;
 use crate::twin::{Action, Event, Feature, Twin};
 

@@ -15,7 +15,7 @@
 //! judges; `hear` takes what nodes say and `wishes` what people ask; `nodes` decides, `say` speaks,
 //! `explain` says why.
 //!
-//! Not here: clocks, the log, MQTT (`cacc::runtime`); YAML (`manifest`, `reconcile`).
+//! Not here: clocks, the log, MQTT (`cacc::driver`); YAML (`manifest`, `reconcile`).
 
 mod explain;
 mod facts;
@@ -34,12 +34,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::command::{self, Command};
+use super::decide::safety::Standing;
 use super::decide::{Decision, NodeSpec};
 use super::expr::eval::{Expression, Truth};
 use super::expr::{Fact, PropertyRef, eval};
+use super::facts::window::Series;
 use super::rule::{self, Asked, Rule};
-use super::safety::Standing;
-use super::window::Series;
 use crate::node::wire::{Tx, Uplink};
 use crate::twin::{Event, ThingId, Twin};
 use crate::writer::Origin;

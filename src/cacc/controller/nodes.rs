@@ -12,9 +12,9 @@ use super::{
     Source, TRANSMISSION, node_key,
 };
 use crate::cacc::command::{Cause, Command, KEPT_MAX, Purpose, State, satisfies};
+use crate::cacc::decide::safety::{Safety, Standing, is_low};
 use crate::cacc::decide::{self, Decision, Layer, NodeSpec, Reasons, SCHEDULE, Winner};
 use crate::cacc::rule::Asked;
-use crate::cacc::safety::{Safety, Standing, is_low};
 use crate::node::wire::{self, Ack, Tx};
 
 /// Ids that a start leaves out: heartbeats take ids without a record of their own.

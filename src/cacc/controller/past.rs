@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::facts::{feature_of, note};
 use super::{Controller, Kept, Subject};
 use crate::cacc::expr::{Fact, PropertyRef};
-use crate::cacc::window::Series;
+use crate::cacc::facts::window::Series;
 use crate::twin::path::Path;
 use crate::twin::{Action, Event, ThingId, Twin, apply};
 

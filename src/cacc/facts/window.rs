@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::expr::Window;
+use crate::cacc::expr::Window;
 
 /// Buckets of a window. 32 of 72 bytes are 2.3 KB for a busy property.
 pub const BUCKETS: i64 = 32;

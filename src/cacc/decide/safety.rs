@@ -14,8 +14,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::Layer;
-use super::rule::Class;
+use super::layer::Layer;
+use crate::cacc::rule::Class;
 
 /// By so many percent a battery has to be above `low` before it is no longer low: the voltage rises
 /// as soon as less is sent.

@@ -1,0 +1,3 @@
+//! Why a node transmits as it does.
+
+pub mod sentence;

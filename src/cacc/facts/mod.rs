@@ -1,0 +1,3 @@
+//! What is known of twins and nodes.
+
+pub mod window;
