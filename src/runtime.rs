@@ -1,6 +1,6 @@
 //! Wires everything: state directory, listeners, threads, the end.
 //!
-//! Threads: one for MQTT with all its connections (see `node::mqtt`), one that commits what other
+//! Threads: one for MQTT with all its connections (see `broker::listener`), one that commits what other
 //! threads stage, and two workers for HTTP, services and reconciling. [`Runtime::start`] returns
 //! when every address is bound and the state is recovered; [`Runtime::run`] serves until it is
 //! told to stop, and drains within [`DRAIN_TIMEOUT`].
@@ -17,21 +17,22 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::base::clock::now_us;
+use crate::base::http::{self, Guard};
+use crate::base::telemetry::{Severity, Telemetry};
+use crate::broker::listener::{self, Outbox};
 use crate::cacc::driver::Control;
+use crate::ditto;
 use crate::edgeai;
-use crate::http::{self, Guard};
-use crate::node::Directory;
-use crate::node::external::{self, Broker};
-use crate::node::mqtt::{self, Outbox};
+use crate::gateway::external::{self, Broker};
 use crate::reconcile::{self, Reconciler, ReconcilerContext};
 use crate::registry::http::Clock;
 use crate::registry::{self, Registry};
 use crate::store::Options;
 use crate::store::disk::Directory as DiskDirectory;
-use crate::telemetry::{Severity, Telemetry, now_us};
 use crate::trigger::{Trigger, TriggerReaction};
 use crate::twin::aggregate::Aggregates;
-use crate::twin::http as ditto;
+use crate::wire::Directory;
 use crate::writer::{Found, Reaction, Writer};
 
 /// The drain at the end takes no longer than this.
@@ -282,7 +283,7 @@ impl Runtime {
     /// # Errors
     /// When the MQTT thread cannot be started.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), StartError> {
-        let context = mqtt::Context {
+        let context = listener::Context {
             writer: self.writer.clone(),
             directory: self.directory.clone(),
             telemetry: self.telemetry.clone(),
@@ -376,7 +377,7 @@ fn session_name(state: &Path) -> io::Result<String> {
 
 fn mqtt_thread(
     front: Front,
-    context: mqtt::Context,
+    context: listener::Context,
     stop: watch::Receiver<bool>,
 ) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -389,7 +390,7 @@ fn mqtt_thread(
                 Front::Listener(listener) => listener,
             };
             match TcpListener::from_std(listener) {
-                Ok(listener) => mqtt::serve(listener, context, stop).await,
+                Ok(listener) => listener::serve(listener, context, stop).await,
                 Err(error) => tracing::error!(%error, "the MQTT listener cannot be used"),
             }
         });

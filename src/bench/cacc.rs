@@ -19,9 +19,9 @@ use crate::cacc::decide::NodeSpec;
 use crate::cacc::expr::eval::{Expression, Value};
 use crate::cacc::expr::{Fact, Scope, Service, check};
 use crate::cacc::rule::{Asked, Effect, Rule, Settings, Target, Times};
-use crate::node::wire::Program;
 use crate::twin::path::Path;
 use crate::twin::{self, Change, ThingId, Twin};
+use crate::wire::Program;
 use crate::writer::Origin;
 
 /// Evaluations of one condition.

@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::decide::Winner;
-use crate::node::wire::{AckStatus, ActValue, BodyError, Decimal, Op, Pairs, Prog, Program, Tx};
-use crate::scalar::{Duration, rfc3339};
+use crate::base::time::rfc3339;
+use crate::base::units::Duration;
 use crate::twin::ThingId;
+use crate::wire::{AckStatus, ActValue, BodyError, Decimal, Op, Pairs, Prog, Program, Tx};
 
 /// How long a transmission command may take, microseconds.
 pub const DEADLINE_US: i64 = 30_000_000;

@@ -19,14 +19,15 @@ use tokio::time::Instant;
 use super::controller::{self, Controller, Effects, Note, Observed, Past, Stage, TRANSMISSION};
 use super::decide::NodeSpec;
 use super::rule::Rule;
-use crate::node::mqtt::{INLINE_COMMIT_MAX, Outbox};
-use crate::node::wire::Uplink;
-use crate::node::{Leaf, Topic, Uplinks};
-use crate::scalar::rfc3339;
-use crate::telemetry::{Severity, Telemetry, now_us};
+use crate::base::clock::now_us;
+use crate::base::telemetry::{Severity, Telemetry};
+use crate::base::time::rfc3339;
+use crate::broker::listener::{INLINE_COMMIT_MAX, Outbox};
 use crate::twin::aggregate::Aggregates;
 use crate::twin::path::Path;
 use crate::twin::{Change, ThingId};
+use crate::wire::Uplink;
+use crate::wire::{Leaf, Topic, Uplinks};
 use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
 
 /// Inputs that wait for the controller; a few seconds of a full load. Beyond it the state of all

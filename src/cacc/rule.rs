@@ -20,9 +20,9 @@ use serde_json::Value;
 
 use super::expr::Checked;
 use super::expr::eval::Truth;
-use crate::node::wire::Program;
 use crate::twin::selector::LabelExpression;
 use crate::twin::{ThingId, Twin, selector};
+use crate::wire::Program;
 
 /// A rule, checked and resolved.
 #[derive(Debug, Clone, PartialEq)]

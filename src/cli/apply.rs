@@ -9,10 +9,10 @@ use super::manifests::{Loaded, Manifests, Owner};
 use super::output::{Format, Output};
 use super::plan::SavedPlan;
 use super::{CliError, ErrorKind, Global, Outcome};
+use crate::base::units;
 use crate::manifest::diagnostic;
 use crate::reconcile::ObjectKey;
 use crate::reconcile::plan::{Plan, Verb};
-use crate::scalar;
 
 /// Make a runtime what the manifests say.
 ///
@@ -37,7 +37,7 @@ pub(super) struct Args {
     wait: bool,
     /// How long to wait; exit code 3 if it was not enough
     #[arg(long, value_name = "DURATION", default_value = "1m")]
-    timeout: scalar::Duration,
+    timeout: units::Duration,
 }
 
 pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {

@@ -14,7 +14,7 @@ use super::output::{Format, Output};
 use crate::bench::pipeline::{self, Case, Load, Placement, Plan, Report, Updates};
 use crate::bench::{self, Machine, Watch, broker, cacc, scale};
 use crate::edgeai::Classifier;
-use crate::node::external::Broker;
+use crate::gateway::external::Broker;
 
 /// Measure how fast this machine runs the chain
 ///

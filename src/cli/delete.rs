@@ -7,9 +7,9 @@ use super::client::Client;
 use super::objects::{self, Target};
 use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Global, Outcome};
+use crate::base::units;
 use crate::manifest::{self, diagnostic};
 use crate::reconcile::ObjectKey;
-use crate::scalar;
 
 /// Delete objects, and with them what they made: twins with their history, running services.
 ///
@@ -37,7 +37,7 @@ pub(super) struct Args {
     no_wait: bool,
     /// How long to wait; exit code 3 if it was not enough
     #[arg(long, value_name = "DURATION", default_value = "1m")]
-    timeout: scalar::Duration,
+    timeout: units::Duration,
 }
 
 pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {

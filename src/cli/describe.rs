@@ -8,7 +8,7 @@ use super::client::Client;
 use super::objects::{self, Target, age, text};
 use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Global, Outcome};
-use crate::telemetry::now_us;
+use crate::base::clock::now_us;
 
 /// Show all about an object: what it asks for, how it is, and what happened to it.
 #[derive(Debug, clap::Args)]

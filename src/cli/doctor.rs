@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::Outcome;
 use super::error::{CliError, ErrorKind};
 use super::output::{Format, Output};
+use crate::base::clock::now_us;
 use crate::runtime;
-use crate::telemetry::now_us;
 
 /// Look into a state directory for damage
 ///

@@ -6,7 +6,7 @@ use super::client::Client;
 use super::objects::{age, text};
 use super::output::{Format, Output};
 use super::{CliError, Global, Outcome};
-use crate::telemetry::now_us;
+use crate::base::clock::now_us;
 
 /// Show what happened: refused readings, services without instances, what was trained.
 #[derive(Debug, clap::Args)]

@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Global, Outcome};
+use crate::base::text::suggest;
+use crate::kinds::Kind;
 use crate::manifest::Code;
-use crate::manifest::kinds::Kind;
 use crate::manifest::schema::{self, Explanation};
-use crate::scalar::suggest;
 
 /// Explain a kind, a field of it, the code of a mistake, or why a node talks as it does.
 ///

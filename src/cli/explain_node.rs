@@ -8,7 +8,7 @@ use super::client::Client;
 use super::objects::text;
 use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Global, Outcome};
-use crate::manifest::DEFAULT_NAMESPACE;
+use crate::kinds::DEFAULT_NAMESPACE;
 
 pub(super) fn run(name: &str, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
     let namespace = global.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);

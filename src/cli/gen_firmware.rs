@@ -9,9 +9,10 @@ use serde_json::json;
 
 use super::output::{Format, Output};
 use super::{CliError, ErrorKind, LongOutput, Outcome};
+use crate::base::text::suggest;
 use crate::firmware::render::{self, File};
-use crate::manifest::{self, Kind, disk};
-use crate::scalar::suggest;
+use crate::kinds::Kind;
+use crate::manifest::{self, disk};
 
 /// Make firmware from a NodeProfile: one sketch, for all of its nodes.
 ///

@@ -9,8 +9,8 @@ use super::client::Client;
 use super::objects::{self, Target};
 use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Global, Outcome};
-use crate::manifest::{DEFAULT_NAMESPACE, Kind};
-use crate::telemetry::now_us;
+use crate::base::clock::now_us;
+use crate::kinds::{DEFAULT_NAMESPACE, Kind};
 use crate::twin::selector::Selector;
 
 /// Show objects and how they are.

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::{CliError, ErrorKind, Global};
-use crate::manifest::{DEFAULT_NAMESPACE, Kind};
+use crate::base::text::suggest;
+use crate::base::time::time_us;
+use crate::kinds::{DEFAULT_NAMESPACE, Kind};
 use crate::reconcile::ObjectKey;
-use crate::scalar::{suggest, time_us};
 
 /// What a verb is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn ages_are_short() {
-        let at = crate::scalar::rfc3339(0);
+        let at = crate::base::time::rfc3339(0);
         for (s, text) in
             [(0, "0s"), (119, "119s"), (125, "2m5s"), (3600, "60m"), (7200, "2h"), (200_000, "2d")]
         {

@@ -13,13 +13,13 @@ use tokio::sync::{mpsc, watch};
 use super::Outcome;
 use super::error::{CliError, ErrorKind};
 use super::output::Output;
+use crate::base::http::{self, Guard};
+use crate::base::telemetry::Telemetry;
+use crate::base::units;
 use crate::edgeai::http::router;
 use crate::edgeai::{MODEL_BYTES_MAX, Model};
-use crate::http::{self, Guard};
 use crate::registry::http::{Client, ClientError, Clock};
 use crate::registry::{Endpoint, Instance};
-use crate::scalar;
-use crate::telemetry::Telemetry;
 
 /// Serve trained models to other runtimes
 ///
@@ -45,7 +45,7 @@ pub(super) struct Args {
     eureka: Option<String>,
     /// How long a registration lives without a heartbeat, from 1s to 1h
     #[arg(long, value_name = "DURATION", default_value = "30s")]
-    lease: scalar::Duration,
+    lease: units::Duration,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     with_parent: bool,

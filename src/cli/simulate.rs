@@ -10,9 +10,10 @@ use super::client::Client;
 use super::error::{CliError, ErrorKind};
 use super::output::Output;
 use super::{Global, Outcome};
-use crate::manifest::{self, DEFAULT_NAMESPACE, Object, Spec};
-use crate::node::external::Broker;
-use crate::scalar;
+use crate::base::units;
+use crate::gateway::external::Broker;
+use crate::kinds::{DEFAULT_NAMESPACE, Spec};
+use crate::manifest::{self, Object};
 use crate::simulate;
 use crate::twin::selector::{Selector, labels_match};
 
@@ -50,7 +51,7 @@ pub(super) struct Args {
     seed: Option<u64>,
     /// How long [default: the scenario's duration, else until Ctrl-C]
     #[arg(long = "for", value_name = "DURATION")]
-    duration: Option<scalar::Duration>,
+    duration: Option<units::Duration>,
 }
 
 pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
@@ -75,7 +76,7 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
         }
         _ => {
             let selector: Selector = args.selector.as_deref().unwrap_or_default().parse().map_err(
-                |error: scalar::ScalarError| {
+                |error: units::ScalarError| {
                     CliError::new(ErrorKind::Usage, error.message).hint(error.help)
                 },
             )?;
@@ -195,7 +196,7 @@ fn twins(known: &[Object], wanted: impl Fn(&Object) -> bool) -> Vec<Object> {
 }
 
 /// Whether a scenario's group has a twin.
-fn takes(scenario: &Object, group: &manifest::kinds::MemberSelector, twin: &Object) -> bool {
+fn takes(scenario: &Object, group: &crate::kinds::MemberSelector, twin: &Object) -> bool {
     let (here, there) = (&scenario.metadata.namespace, &twin.metadata.namespace);
     let named = group.names.iter().any(|name| match name.split_once('/') {
         Some((namespace, name)) => namespace == there && name == twin.metadata.name,

@@ -11,9 +11,10 @@ use serde_json::json;
 use super::error::{CliError, ErrorKind};
 use super::output::{Format, Output};
 use super::{LongOutput, Outcome};
+use crate::base::text::suggest;
+use crate::base::units::Percent;
 use crate::edgeai::Classifier;
 use crate::edgeai::train::{self, DataError, Options, Recipe, RecipeError, Report, TrainError};
-use crate::scalar::{self, Percent};
 
 /// Train a classifier from CSV
 ///
@@ -129,7 +130,7 @@ fn did_you_mean<'a>(
     word: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> CliError {
-    match scalar::suggest(word, known) {
+    match suggest(word, known) {
         Some(guess) => said.hint(format!("did you mean `{guess}`?")),
         None => said,
     }

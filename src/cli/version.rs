@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::output::{Format, Output};
 use super::{CliError, Outcome};
-use crate::manifest::API_VERSION;
+use crate::kinds::API_VERSION;
 
 /// Print the version of this program, and of the manifests that it reads.
 #[derive(Debug, clap::Args)]

@@ -5,8 +5,8 @@ use super::client::Client;
 use super::objects::{self, Target};
 use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Global, Outcome};
+use crate::base::units;
 use crate::reconcile::ObjectKey;
-use crate::scalar;
 
 /// Wait until objects are ready, gone, or have a condition.
 ///
@@ -23,7 +23,7 @@ pub(super) struct Args {
     until: String,
     /// How long
     #[arg(long, value_name = "DURATION", default_value = "30s")]
-    timeout: scalar::Duration,
+    timeout: units::Duration,
 }
 
 pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {

@@ -1,7 +1,7 @@
 //! Models over HTTP by the Open Inference Protocol (rim): [`router`] serves them, [`Client`] calls
 //! served ones.
 //!
-//! Not here: what the bytes mean (`oip`), connections (`crate::http::client`), which instance is called and whether again (`registry`,
+//! Not here: what the bytes mean (`oip`), connections (`crate::base::http::client`), which instance is called and whether again (`registry`,
 //! `trigger`), authentication and the checks of Host and Origin (the shared HTTP layer).
 
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ pub use super::oip::{INPUT, PROBABILITIES_MAX, ROWS_MAX, ServiceReply};
 
 use super::Model;
 use super::oip::{self, InferRequest, Layout};
-use crate::http::client::{Outgoing, Pool, SendError, SendErrorKind, encode_segment};
+use crate::base::http::client::{Outgoing, Pool, SendError, SendErrorKind, encode_segment};
 
 /// Largest request, in bytes (1 MiB). Why: [`ROWS_MAX`] rows of a dozen inputs. A larger one is 413.
 pub const BODY_BYTES_MAX: usize = 1 << 20;

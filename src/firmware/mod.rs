@@ -17,12 +17,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::manifest::diagnostic::Code;
-use crate::manifest::kinds::{
+use crate::base::text::suggest;
+use crate::base::units::{Deadband, PropertyPath};
+use crate::kinds::{
     ActuatorPart, BatterySpec, Board as BoardName, NodeProfileSpec, Pin, PropertyModel, SensorPart,
     SensorSpec, Transmission, Transport, TwinModelSpec, ValueType,
 };
-use crate::scalar::{Deadband, PropertyPath, suggest};
+use crate::manifest::diagnostic::Code;
 
 pub use problem::Problem;
 use problem::{Field, Problems};
@@ -185,7 +186,7 @@ impl Property {
             return 5;
         }
         let widest = [self.range.0, self.range.1]
-            .map(|value| crate::node::wire::Decimal::from_scaled(value.into(), self.places))
+            .map(|value| crate::wire::Decimal::from_scaled(value.into(), self.places))
             .map(|value| value.to_string().len());
         // All of the places, which the ends of the range may not show, and their point.
         widest[0].max(widest[1]) + usize::from(self.places) + 1

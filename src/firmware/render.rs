@@ -4,7 +4,7 @@ use minijinja::{Environment, context};
 use sha2::{Digest, Sha256};
 
 use super::{Driver, Firmware, Property};
-use crate::manifest::kinds::Transport;
+use crate::kinds::Transport;
 
 macro_rules! templates {
     ($($name:literal from $path:literal),* $(,)?) => {
@@ -220,7 +220,7 @@ fn config(firmware: &Firmware, build: &str) -> String {
     }
     text += "}\n";
     text += &parts(firmware);
-    let layout = crate::node::wire::crc16(text.as_bytes());
+    let layout = crate::wire::crc16(text.as_bytes());
     text += "\n// What is kept by other firmware than this is not used.\n";
     line(&mut text, "ET_LAYOUT", &format!("0x{layout:04X}"));
     text

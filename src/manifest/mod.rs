@@ -14,7 +14,6 @@
 mod check;
 pub mod diagnostic;
 pub mod disk;
-pub mod kinds;
 pub mod schema;
 pub mod yaml;
 
@@ -25,11 +24,13 @@ use serde_json::{Value, json};
 
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use disk::load;
-pub use kinds::{API_VERSION, DEFAULT_NAMESPACE, Kind, Metadata, Spec};
 
+use crate::base::text::{list_words, suggest};
 use crate::firmware::Firmware;
-use crate::scalar::suggest;
-use kinds::{ServiceNames, TrafficClass, TwinModelSpec, TwinSetSpec, TwinSpec};
+use crate::kinds::{
+    self, API_VERSION, DEFAULT_NAMESPACE, Kind, Metadata, ServiceNames, Spec, TrafficClass,
+    TwinModelSpec, TwinSetSpec, TwinSpec,
+};
 use yaml::{Document, Node, NodeValue, Region};
 
 /// One text to parse.
@@ -396,7 +397,7 @@ impl Draft {
                     )
                     .help(format!(
                         "the kinds are {}",
-                        schema::list_words(Kind::ALL.iter().map(|kind| kind.name()))
+                        list_words(Kind::ALL.iter().map(|kind| kind.name()))
                     )),
                 );
             }
@@ -425,8 +426,7 @@ impl Draft {
             if let Some(guess) = guess {
                 diagnostic = diagnostic.help(format!("did you mean `{guess}`?"));
             }
-            diagnostics
-                .push(diagnostic.help(format!("the kinds are {}", schema::list_words(names))));
+            diagnostics.push(diagnostic.help(format!("the kinds are {}", list_words(names))));
         }
         kind
     }

@@ -15,10 +15,8 @@ use serde_json::{Map, Value, json};
 use super::diagnostic::{Code, Diagnostic};
 use super::kinds::{API_VERSION, Kind, Metadata};
 use super::yaml::{Entry, Node, NodeValue, Region};
-use crate::scalar::{self, suggest};
-
-/// Most fields that a message lists; more would bury the message.
-const LISTED_MAX: usize = 16;
+use crate::base::text::{list_words, suggest};
+use crate::base::units;
 
 /// The JSON Schema (draft-07) of a manifest's document, all kinds.
 pub fn json_schema() -> &'static Value {
@@ -256,7 +254,7 @@ impl Walker<'_> {
                 Some(scalar @ ("duration" | "percent" | "size" | "data rate")),
                 NodeValue::Number(number),
             ) => {
-                let help = scalar::check(scalar, &number.to_string()).err().map(|error| error.help);
+                let help = units::check(scalar, &number.to_string()).err().map(|error| error.help);
                 let message = format!("{field} of {} is a {scalar} and lacks its unit", self.name);
                 (Code::BadUnit, message, help)
             }
@@ -398,7 +396,7 @@ impl Walker<'_> {
 
     fn text(&mut self, node: &Node, text: &str, schema: &'static Map<String, Value>) {
         if let Some(scalar) = schema.get("x-scalar").and_then(Value::as_str) {
-            if let Err(error) = scalar::check(scalar, text) {
+            if let Err(error) = units::check(scalar, text) {
                 let code = match scalar {
                     "digest" | "url" | "property path" => Code::BadText,
                     _ => Code::BadUnit,
@@ -601,21 +599,6 @@ fn type_words(name: &str) -> &'static str {
         "array" => "a list",
         "object" => "a map",
         _ => "nothing",
-    }
-}
-
-/// `a`, `b` and `c`; at most [`LISTED_MAX`] of them.
-pub(super) fn list_words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    let mut words: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
-    let hidden = words.len().saturating_sub(LISTED_MAX);
-    if hidden > 0 {
-        words.truncate(LISTED_MAX);
-        return format!("{} and {hidden} more", words.join(", "));
-    }
-    match words.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
-        None => "none".to_owned(),
     }
 }
 

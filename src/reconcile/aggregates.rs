@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use crate::telemetry::{Severity, now_us};
+use crate::base::clock::now_us;
+use crate::base::telemetry::Severity;
 use crate::twin::aggregate::{Aggregates, Patch};
 use crate::twin::path::Path;
 use crate::twin::{Change, ThingId};

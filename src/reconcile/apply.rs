@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use super::plan::{self, Ownership, Plan, PlanError, Verb};
 use super::{Facts, Made, ObjectKey, Reconciler, Stored, in_namespace, twins};
-use crate::manifest::{self, Diagnostic, Kind, Object, Spec};
-use crate::telemetry::now_us;
+use crate::base::clock::now_us;
+use crate::kinds::{Kind, Spec};
+use crate::manifest::{self, Diagnostic, Object};
 use crate::writer::DOCUMENT_LEN_MAX;
 
 /// How to apply.

@@ -10,13 +10,13 @@ use crate::cacc::decide::{Actuator, Measured, NodeSpec};
 use crate::cacc::expr::{self, Scope, Service};
 use crate::cacc::rule::{Asked, Class, Effect, Rule, Settings, Target, Threshold, Times};
 use crate::firmware::Firmware;
-use crate::manifest::DEFAULT_NAMESPACE;
-use crate::manifest::kinds::{
+use crate::kinds::DEFAULT_NAMESPACE;
+use crate::kinds::{
     ContextRuleSpec, Deadband, Duration, NodeProfileSpec, TrafficClass, Transmission,
     TwinModelSpec, TwinSpec, ValueType,
 };
-use crate::node::wire::Program;
 use crate::twin::ThingId;
+use crate::wire::Program;
 
 /// Least time between messages of a node whose firmware is not known, ms: below it a board does
 /// nothing else.
@@ -222,7 +222,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::manifest::Kind;
+    use crate::kinds::Kind;
 
     fn spec<T: serde::de::DeserializeOwned>(value: Value) -> T {
         serde_json::from_value(value).unwrap()

@@ -14,16 +14,17 @@ use super::models::Training;
 use super::status::Report;
 use super::twins::{self, Wanted};
 use super::{ObjectKey, Reconciler, Stored, aggregates, in_namespace, words};
+use crate::base::clock::now_us;
 use crate::edgeai::service::{NamedModel, ServiceConfig};
-use crate::manifest::kinds::{
+use crate::kinds::{
     ContextRuleSpec, ServiceSpec, TwinAggregateSpec, TwinModelSpec, TwinSpec, ValueType,
 };
-use crate::manifest::{self, DEFAULT_NAMESPACE, Kind, Object, Spec};
-use crate::node::{NodeModel, PropertyRule, ValueKind};
-use crate::telemetry::now_us;
+use crate::kinds::{DEFAULT_NAMESPACE, Kind, Spec};
+use crate::manifest::{self, Object};
 use crate::twin::aggregate::{AggregateSpec, Derived};
 use crate::twin::path::Path;
 use crate::twin::{Change, Refusal, ThingId};
+use crate::wire::{NodeModel, PropertyRule, ValueKind};
 use crate::writer::{Origin, Precondition, Rejected, Request};
 
 /// Changes of one controller that are staged before they are sent to the disk.

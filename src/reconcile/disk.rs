@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::manifest::{Object, Spec};
+use crate::kinds::Spec;
+use crate::manifest::Object;
 
 /// Largest artefact, bytes: what a model may have (`edgeai`), and training data for as many rows
 /// as a recipe takes. A larger one is refused.

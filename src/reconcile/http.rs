@@ -40,8 +40,9 @@ use serde_json::{Value, json};
 use super::disk::ARTEFACT_BYTES_MAX;
 use super::plan::PlanError;
 use super::{ApplyError, ApplyOptions, ObjectKey, Reconciler, Until};
-use crate::manifest::{Kind, diagnostic};
-use crate::telemetry::Event;
+use crate::base::telemetry::Event;
+use crate::kinds::Kind;
+use crate::manifest::diagnostic;
 use crate::twin::ThingId;
 use crate::twin::selector::Selector;
 
@@ -253,7 +254,7 @@ fn list_of(
     query: Listing,
 ) -> Result<Response, Problem> {
     let selector: Selector = query.label_selector.as_deref().unwrap_or_default().parse().map_err(
-        |error: crate::scalar::ScalarError| Problem::bad(error.message).hint(error.help),
+        |error: crate::base::units::ScalarError| Problem::bad(error.message).hint(error.help),
     )?;
     if query.watch {
         let watch = Watch {
@@ -475,8 +476,8 @@ fn event(event: &Event) -> Value {
         "object": event.object,
         "message": event.message,
         "count": event.count,
-        "first": crate::scalar::rfc3339(event.first_us),
-        "last": crate::scalar::rfc3339(event.last_us),
+        "first": crate::base::time::rfc3339(event.first_us),
+        "last": crate::base::time::rfc3339(event.last_us),
     })
 }
 
@@ -514,7 +515,7 @@ async fn version() -> Response {
     ok(&json!({
         "name": "edgetwin",
         "version": env!("CARGO_PKG_VERSION"),
-        "apiVersion": crate::manifest::API_VERSION,
+        "apiVersion": crate::kinds::API_VERSION,
     }))
 }
 

@@ -8,7 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::hex;
-use crate::manifest::{Kind, Object};
+use crate::kinds::Kind;
+use crate::manifest::Object;
 use crate::store::record::KEY_LEN_MAX;
 
 /// Keys of documents start with this.

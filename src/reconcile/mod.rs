@@ -46,14 +46,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::{Notify, watch};
 
+use crate::base::clock::now_us;
+use crate::base::telemetry::{Severity, Telemetry};
 use crate::cacc::driver::Control;
 use crate::edgeai::Model;
 use crate::edgeai::service::Services;
-use crate::manifest::{Kind, Spec};
-use crate::node::Directory;
-use crate::telemetry::{Severity, Telemetry, now_us};
+use crate::kinds::{Kind, Spec};
 use crate::twin::ThingId;
 use crate::twin::aggregate::Aggregates;
+use crate::wire::Directory;
 use crate::writer::{Rejected, Writer};
 pub use apply::{ApplyError, ApplyOptions, ApplyReport};
 pub use key::ObjectKey;

@@ -18,7 +18,7 @@ use super::{ObjectKey, Reconciler};
 use crate::edgeai::generate::{CHANNELS, Plan};
 use crate::edgeai::train::{self, Dataset, Recipe};
 use crate::edgeai::{self, Model};
-use crate::manifest::kinds::{Classifier, ModelSpec, TrainingParameters, TrainingRecipe};
+use crate::kinds::{Classifier, ModelSpec, TrainingParameters, TrainingRecipe};
 
 /// Rises when training gives other models for the same recipe; kept models are then made anew.
 const TRAINER: u32 = 1;
@@ -114,7 +114,7 @@ impl Reconciler {
     pub(super) fn wake_models(&self) {
         let keys: Vec<ObjectKey> = {
             let objects = self.objects();
-            let models = objects.keys().filter(|key| key.kind == crate::manifest::Kind::Model);
+            let models = objects.keys().filter(|key| key.kind == crate::kinds::Kind::Model);
             models.cloned().collect()
         };
         keys.into_iter().for_each(|key| self.queue.add(key));
@@ -378,7 +378,7 @@ mod tests {
             rows,
             target: "label".to_owned(),
             seed: 7,
-            test: crate::scalar::Percent::new(25.0),
+            test: crate::base::units::Percent::new(25.0),
             parameters: TrainingParameters::default(),
         };
         let names = ["light".to_owned(), "temperature".to_owned()];

@@ -16,7 +16,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{ObjectKey, Stored};
-use crate::manifest::{Kind, Object};
+use crate::kinds::Kind;
+use crate::manifest::Object;
 
 /// What happens to one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

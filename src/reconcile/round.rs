@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::queue::Outcome;
 use super::status::{Progress, Report};
 use super::{ObjectKey, Reconciler, Stored, in_namespace};
-use crate::manifest::Kind;
+use crate::kinds::Kind;
 use crate::twin::ThingId;
 use crate::twin::path::Path;
 use crate::writer::{Committed, Origin, Sink};

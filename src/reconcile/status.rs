@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::queue::Outcome;
 use super::{ObjectKey, Reconciler, Stored};
-use crate::manifest::Kind;
-use crate::scalar::rfc3339;
-use crate::telemetry::{Severity, now_us};
+use crate::base::clock::now_us;
+use crate::base::telemetry::Severity;
+use crate::base::time::rfc3339;
+use crate::kinds::Kind;
 
 /// One fact about an object, shaped like Kubernetes' `metav1.Condition`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ObjectKey, twins};
-use crate::manifest::{Kind, Object};
+use crate::kinds::Kind;
+use crate::manifest::Object;
 
 /// What an object may have left in twins.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::base::clock::now_us;
 use crate::edgeai::service::{ServiceConfig, ServiceStatus};
 use crate::store::Options;
 use crate::store::disk as store_disk;
-use crate::telemetry::now_us;
 use crate::twin::path::Path;
 use crate::twin::selector::Selector;
 use crate::twin::{Change, ThingId};

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::Made;
-use crate::manifest::kinds::{TwinAggregateSpec, TwinSpec};
-use crate::manifest::{Object, Spec};
+use crate::kinds::Spec;
+use crate::kinds::{TwinAggregateSpec, TwinSpec};
+use crate::manifest::Object;
 use crate::twin::{Twin, merge};
 
 /// A way into a thing: `attributes/labels/room`. No key holds a slash.

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use super::controllers::{model_name, thing_id};
 use super::status::Status;
 use super::{Condition, ObjectKey, Reconciler, Stored, Truth, control, in_namespace};
-use crate::manifest::{Kind, Object, Spec};
-use crate::scalar::rfc3339;
+use crate::base::time::rfc3339;
+use crate::kinds::{Kind, Spec};
+use crate::manifest::Object;
 use crate::twin::Twin;
 use crate::twin::selector::Selector;
 

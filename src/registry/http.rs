@@ -35,7 +35,7 @@ use serde_json::json;
 
 use super::wire::{self, Document, Format};
 use super::{Heartbeat, Instance, Now, Refusal, Registry, Status};
-use crate::http::client::{Outgoing, Pool, SendError, encode_segment};
+use crate::base::http::client::{Outgoing, Pool, SendError, encode_segment};
 
 /// Largest registration, in bytes (64 KiB). Why: a full one takes 2 KB; a larger body is 413.
 pub const BODY_BYTES_MAX: usize = 64 << 10;

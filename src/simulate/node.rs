@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::firmware::{Firmware, PROGRAMS, Property};
-use crate::node::wire::{
+use crate::wire::{
     Ack, AckStatus, ActValue, Cause, Command, Decimal, Event, EventKind, Features, Head, Measured,
     Op, Pairs, Prog, Program, PropertyStats, Sample, State, Stats, Tx, Uplink,
 };

@@ -14,12 +14,12 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 use super::{FAULT_GAP, Node, SPEED, START_S, battery};
+use crate::base::clock::now_us;
+use crate::base::http::stopped;
 use crate::edgeai::generate::{CHANNELS, Generator};
 use crate::firmware::{Firmware, render};
-use crate::http::stopped;
-use crate::node::external::Broker;
-use crate::node::wire::crc16;
-use crate::telemetry::now_us;
+use crate::gateway::external::Broker;
+use crate::wire::crc16;
 
 /// Nodes that run as processes; of more, all are simulated in this process. Each wakes a thousand
 /// times a second, like the board it stands for.

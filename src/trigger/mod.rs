@@ -26,12 +26,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
+use crate::base::clock::now_us;
+use crate::base::telemetry::{Severity, Telemetry};
 use crate::edgeai::http::{Cause, Client, ModelProvider};
 use crate::edgeai::service::{NamedModel, ServiceConfig, ServiceStatus, Services};
 use crate::edgeai::{Model, Prediction};
 use crate::registry::http::Clock;
 use crate::registry::{Balancer, Endpoint, FailureKind, Instance, Now, Port, Registry};
-use crate::telemetry::{Severity, Telemetry, now_us};
 use crate::twin::path::Path;
 use crate::twin::{Action, Change, Object, Refusal, Twin, services};
 use crate::writer::{
@@ -311,7 +312,7 @@ impl Trigger {
         match link.writer.submit(request, now_us()) {
             Ok(_) => {
                 self.telemetry.verdicts.inc();
-                if link.writer.counts().commit_time > crate::node::mqtt::INLINE_COMMIT_MAX {
+                if link.writer.counts().commit_time > crate::broker::listener::INLINE_COMMIT_MAX {
                     (link.kick)();
                 } else {
                     link.writer.commit();

@@ -26,8 +26,8 @@ use serde_json::{Number, Value};
 
 use super::selector::{LabelExpression, twin_matches};
 use super::{Object, ThingId, Twin, merge};
-use crate::scalar::PropertyPath;
-use crate::telemetry::Telemetry;
+use crate::base::telemetry::Telemetry;
+use crate::base::units::PropertyPath;
 
 /// Greatest number that counts as a value, so that no sum of members overflows. No sensor measures
 /// anything near it.

@@ -11,7 +11,7 @@
 //! 2. applying the recorded events again gives the same twin;
 //! 3. a twin takes at most [`THING_LEN_MAX`] bytes.
 //!
-//! Not here: durability (`store`), the one writer (`writer`), HTTP (`twin::http`).
+//! Not here: durability (`store`), the one writer (`writer`), HTTP (`ditto`).
 
 pub mod aggregate;
 mod apply;
@@ -19,7 +19,6 @@ mod check;
 mod decide;
 mod event;
 pub mod fields;
-pub mod http;
 mod id;
 pub mod merge;
 pub mod path;

@@ -1,6 +1,6 @@
 //! Why a change was not made: Ditto's status, error code and words.
 //!
-//! Not here: when a change is refused (`decide`), the answer that says so (`twin::http`).
+//! Not here: when a change is refused (`decide`), the answer that says so (`ditto`).
 
 use super::path::Path;
 use super::{THING_LEN_MAX, ThingId};

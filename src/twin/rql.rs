@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Twin;
 use super::path::{DEPTH_MAX, Path};
-use crate::scalar::rfc3339;
+use crate::base::time::rfc3339;
 
 /// Longest filter, bytes.
 pub const FILTER_LEN_MAX: usize = 8192;

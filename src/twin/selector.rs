@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Twin;
-use crate::scalar::ScalarError;
+use crate::base::units::ScalarError;
 
 /// One condition on a label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

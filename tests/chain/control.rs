@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use edgetwin::node::wire::{Command, Op};
+use edgetwin::wire::{Command, Op};
 use rumqttc::{Client, Event, LastWill, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-"""The firmware's C++ replays the vectors that `node::wire` and the simulated node replay too.
+"""The firmware's C++ replays the vectors that `wire` and the simulated node replay too.
 
     python3 tests/firmware/vectors.py            compares
     python3 tests/firmware/vectors.py --record   writes the lines of sessions.json anew

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::facts::{self, read_property};
 use super::nodes::tx_json;
 use super::{Controller, Presence, Watched};
+use crate::base::time::rfc3339;
 use crate::cacc::command::{self, Cause, Purpose};
 use crate::cacc::decide::safety::Safety;
 use crate::cacc::decide::{self, Reasons, Winner};
@@ -13,7 +14,6 @@ use crate::cacc::explain::sentence::{self as words, Progress, Situation};
 use crate::cacc::expr::Fact;
 use crate::cacc::expr::eval::{self, Truth};
 use crate::cacc::rule::{Effect, Settings, State, Threshold};
-use crate::scalar::rfc3339;
 use crate::twin::ThingId;
 
 impl Controller {
@@ -259,7 +259,8 @@ impl Controller {
                 eval::Value::Number(since_us) if eval::grows(fact) => {
                     let age_ms = ((now_us as f64 - since_us) / 1000.0).max(0.0);
                     let s = (age_ms / 1000.0).round() as u64;
-                    one["value"] = crate::scalar::Duration::from_ms(s * 1000).to_string().into();
+                    one["value"] =
+                        crate::base::units::Duration::from_ms(s * 1000).to_string().into();
                 }
                 eval::Value::Number(number) => one["value"] = json!(number),
                 eval::Value::Bool(flag) => one["value"] = json!(flag),

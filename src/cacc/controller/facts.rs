@@ -8,8 +8,8 @@ use super::{Controller, Kept, LINK_WINDOW_MS, Presence, Subject, TRANSMISSION, W
 use crate::cacc::expr::eval;
 use crate::cacc::expr::{Fact, LinkField, NodeField, PropertyRef, VerdictField, Window};
 use crate::cacc::facts::window::Series;
-use crate::node::STATISTICS;
 use crate::twin::{Action, Event, Feature, Twin};
+use crate::wire::STATISTICS;
 
 /// The property that stands for a verdict's time.
 const VERDICT_TIME: &str = "ofRevision";
@@ -138,7 +138,7 @@ pub(super) fn words(fact: &Fact) -> String {
                 Window::Count => "count",
             },
             name(property),
-            crate::scalar::Duration::from_ms(*ms)
+            crate::base::units::Duration::from_ms(*ms)
         ),
         Fact::Age(property) => format!("age({})", name(property)),
         Fact::VerdictAge(service) => format!("age(verdict(\"{service}\"))"),

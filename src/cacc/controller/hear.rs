@@ -10,8 +10,8 @@ use super::say::{heartbeat_us, lease_us};
 use super::{Change, Controller, GRACE_US, Node, Note, Presence, Source, Stage};
 use crate::cacc::command::{self, Purpose, State, next_op};
 use crate::cacc::decide::{self, NodeSpec};
-use crate::node::wire::{self, Ack, AckStatus, ActValue, EventKind, Uplink};
 use crate::twin::{Action, Event};
+use crate::wire::{self, Ack, AckStatus, ActValue, EventKind, Uplink};
 
 impl Controller {
     /// A message of any sort came from the node.

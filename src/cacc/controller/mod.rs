@@ -40,8 +40,8 @@ use super::expr::eval::{Expression, Truth};
 use super::expr::{Fact, PropertyRef, eval};
 use super::facts::window::Series;
 use super::rule::{self, Asked, Rule};
-use crate::node::wire::{Tx, Uplink};
 use crate::twin::{Event, ThingId, Twin};
+use crate::wire::{Tx, Uplink};
 use crate::writer::Origin;
 
 pub use past::Past;

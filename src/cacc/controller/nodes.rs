@@ -15,7 +15,7 @@ use crate::cacc::command::{Cause, Command, KEPT_MAX, Purpose, State, satisfies};
 use crate::cacc::decide::safety::{Safety, Standing, is_low};
 use crate::cacc::decide::{self, Decision, Layer, NodeSpec, Reasons, SCHEDULE, Winner};
 use crate::cacc::rule::Asked;
-use crate::node::wire::{self, Ack, Tx};
+use crate::wire::{self, Ack, Tx};
 
 /// Ids that a start leaves out: heartbeats take ids without a record of their own.
 const ID_LEAP: u32 = 64;

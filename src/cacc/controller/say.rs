@@ -10,7 +10,7 @@ use crate::cacc::command::{
     self, ACT_DEADLINE_US, Cause, Command, DEADLINE_US, Purpose, State, act_value, next_op, trial_s,
 };
 use crate::cacc::decide::safety::Safety;
-use crate::node::wire::{self, Desired, Op};
+use crate::wire::{self, Desired, Op};
 
 /// Values that wait to be asked for; more are the newest state anyway.
 const ASKS_MAX: usize = 16;

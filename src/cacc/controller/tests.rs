@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cacc::expr::{Property, Scope, Service, Type, check};
 use crate::cacc::rule::{Asked, Effect, Settings, Target, Times};
-use crate::node::wire::{Command as Body, Op, Program};
 use crate::twin::path::Path;
 use crate::twin::sequence::Stamp;
 use crate::twin::{self, Change as TwinChange};
+use crate::wire::{Command as Body, Op, Program};
 
 const S: i64 = 1_000_000;
 

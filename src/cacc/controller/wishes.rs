@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 
 use super::{Act, Controller, Note, TRANSMISSION};
 use crate::cacc::rule::{Asked, Settings, Threshold};
-use crate::node::wire::Program;
 use crate::twin::path::Path;
 use crate::twin::{Action, Event, Twin};
+use crate::wire::Program;
 
 impl Controller {
     /// What a client wrote into `desiredProperties` is a person's word until it is taken back.
@@ -101,7 +101,7 @@ impl Controller {
 /// Milliseconds as a number, or as a duration with its unit.
 fn millis(value: &Value) -> Option<u32> {
     let ms = match value {
-        Value::String(text) => text.parse::<crate::scalar::Duration>().ok()?.as_ms(),
+        Value::String(text) => text.parse::<crate::base::units::Duration>().ok()?.as_ms(),
         value => value.as_u64()?,
     };
     u32::try_from(ms).ok()

@@ -12,7 +12,7 @@ use super::safety::{Safety, Standing};
 use super::share::Share;
 use super::spec::{NodeSpec, PERIOD_DEFAULT_MS, SCHEDULE};
 use crate::cacc::rule::{Asked, Settings, Threshold};
-use crate::node::wire::{Program, Tx};
+use crate::wire::{Program, Tx};
 
 /// Time from a node's last change to a raise that no rule has just asked for, microseconds: long
 /// enough that a load which swings with the raise is seen before the next.

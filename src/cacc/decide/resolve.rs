@@ -4,7 +4,7 @@ use super::layer::Layer;
 use super::reasons::{Reasons, Refusal, Winner};
 use super::spec::{Measured, NodeSpec, PERIOD_DEFAULT_MS, SCHEDULE};
 use crate::cacc::rule::{Asked, Settings, Threshold};
-use crate::node::wire::{Decimal, Pairs, Program, Tx};
+use crate::wire::{Decimal, Pairs, Program, Tx};
 
 /// What the layers ask for, within the profile's bounds.
 pub(super) fn target(

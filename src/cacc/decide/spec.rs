@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::cacc::rule::Asked;
-use crate::node::wire::Program;
+use crate::wire::Program;
 
 /// What a node sends as long as nobody says anything, ms: a reading every ten seconds.
 pub const PERIOD_DEFAULT_MS: u32 = 10_000;

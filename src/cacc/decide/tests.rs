@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::safety::{Safety, Standing};
 use super::*;
 use crate::cacc::rule::{Asked, Class, Effect, Settings, Threshold};
-use crate::node::wire::{Decimal, Program, Tx};
+use crate::wire::{Decimal, Program, Tx};
 
 const S: i64 = 1_000_000;
 

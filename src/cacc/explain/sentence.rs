@@ -1,7 +1,8 @@
 //! What is decided, as one plain sentence. One template a cause; nothing here decides anything.
 
-use crate::node::wire::{Program, Tx};
-use crate::scalar::{Duration, rfc3339};
+use crate::base::time::rfc3339;
+use crate::base::units::Duration;
+use crate::wire::{Program, Tx};
 
 /// What a sentence is about.
 #[derive(Debug, Clone, PartialEq)]

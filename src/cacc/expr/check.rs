@@ -7,7 +7,7 @@ use super::{
     Binary, CHANNEL_STATES, ExprError, Fact, Fault, LinkField, NodeField, Property, PropertyRef,
     Scope, Term, Type, VerdictField, Window,
 };
-use crate::scalar::suggest;
+use crate::base::text::suggest;
 
 const WINDOWS: &[(&str, Window)] = &[
     ("avg", Window::Avg),

@@ -1,7 +1,7 @@
 //! What surrounds the CEL parser: duration literals, places, and plain words for its faults.
 
 use super::{ExprError, Fault};
-use crate::scalar::Duration;
+use crate::base::units::Duration;
 
 /// Duration literals by byte offset.
 pub(super) type Durations = Vec<(usize, u64)>;

@@ -6,9 +6,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::Checker;
 use super::index::{Found, Group, Has, Index};
+use crate::base::text::suggest;
+use crate::base::units::PropertyPath;
+use crate::kinds::{DeriveFunction, TwinAggregateSpec, ValueType};
 use crate::manifest::diagnostic::{Code, Diagnostic};
-use crate::manifest::kinds::{DeriveFunction, TwinAggregateSpec, ValueType};
-use crate::scalar::{PropertyPath, suggest};
 
 impl<'a> Checker<'a, '_> {
     pub(super) fn aggregate(&mut self, aggregate: &'a TwinAggregateSpec) {

@@ -3,9 +3,9 @@
 //! Not here: who talks on them (`transmission`).
 
 use super::Checker;
-use crate::manifest::Kind;
+use crate::kinds::ChannelSpec;
+use crate::kinds::Kind;
 use crate::manifest::diagnostic::Code;
-use crate::manifest::kinds::ChannelSpec;
 
 impl Checker<'_, '_> {
     pub(super) fn channel(&mut self, channel: &ChannelSpec) {

@@ -3,7 +3,7 @@
 //! Not here: addresses, which the schema checks.
 
 use super::Checker;
-use crate::manifest::kinds::CloudSinkSpec;
+use crate::kinds::CloudSinkSpec;
 
 impl Checker<'_, '_> {
     pub(super) fn sink(&mut self, sink: &CloudSinkSpec) {

@@ -6,14 +6,15 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::manifest::diagnostic::{Code, Diagnostic};
-use crate::manifest::kinds::{
+use crate::base::units::PropertyPath;
+use crate::kinds::{DEFAULT_NAMESPACE, Kind, Spec};
+use crate::kinds::{
     LabelExpression, Metadata, PropertyModel, ServiceNames, ServiceSpec, TwinAggregateSpec,
     TwinModelSpec, TwinSpec, labels_match,
 };
+use crate::manifest::diagnostic::{Code, Diagnostic};
 use crate::manifest::yaml::Node;
-use crate::manifest::{DEFAULT_NAMESPACE, Draft, Kind, Object, Spec, object_words};
-use crate::scalar::PropertyPath;
+use crate::manifest::{Draft, Object, object_words};
 
 /// The properties of a verdict, which services may use as inputs too.
 const VERDICT_PROPERTIES: &[&str] =

@@ -5,10 +5,10 @@
 use std::collections::HashSet;
 
 use super::Checker;
+use crate::base::text::list_words;
+use crate::base::text::suggest;
+use crate::kinds::{Classifier, Generator, ModelSpec};
 use crate::manifest::diagnostic::{Code, Diagnostic};
-use crate::manifest::kinds::{Classifier, Generator, ModelSpec};
-use crate::manifest::schema::list_words;
-use crate::scalar::suggest;
 
 /// The columns that `generator: environment` makes, without the label.
 pub(super) const ENVIRONMENT_COLUMNS: &[&str] = &["temperature", "humidity", "loudness", "light"];

@@ -4,9 +4,9 @@
 
 use super::Checker;
 use crate::firmware;
-use crate::manifest::Kind;
+use crate::kinds::Kind;
+use crate::kinds::NodeProfileSpec;
 use crate::manifest::diagnostic::Code;
-use crate::manifest::kinds::NodeProfileSpec;
 
 impl Checker<'_, '_> {
     pub(super) fn profile(&mut self, profile: &NodeProfileSpec) {

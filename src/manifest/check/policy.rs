@@ -3,8 +3,8 @@
 //! Not here: subjects, which are taken as they are.
 
 use super::Checker;
+use crate::kinds::PolicySpec;
 use crate::manifest::diagnostic::Code;
-use crate::manifest::kinds::PolicySpec;
 
 impl Checker<'_, '_> {
     pub(super) fn policy(&mut self, policy: &PolicySpec) {

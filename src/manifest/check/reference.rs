@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use super::Checker;
 use super::index::reaches;
-use crate::manifest::Kind;
+use crate::base::text::suggest;
+use crate::kinds::Kind;
+use crate::kinds::{LabelExpression, LabelOperator, MemberSelector};
 use crate::manifest::diagnostic::{Code, Diagnostic, plural};
-use crate::manifest::kinds::{LabelExpression, LabelOperator, MemberSelector};
-use crate::scalar::suggest;
 
 impl Checker<'_, '_> {
     /// Whether a named object exists; reports it if not.

@@ -3,9 +3,9 @@
 //! Not here: waves and gates, which the schema shapes.
 
 use super::Checker;
-use crate::manifest::Kind;
+use crate::kinds::Kind;
+use crate::kinds::RolloutSpec;
 use crate::manifest::diagnostic::Code;
-use crate::manifest::kinds::RolloutSpec;
 
 impl Checker<'_, '_> {
     pub(super) fn rollout(&mut self, rollout: &RolloutSpec) {

@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::Checker;
 use super::index::{Found, Group, Has, Index};
+use crate::base::text::list_words;
+use crate::base::text::suggest;
+use crate::base::units::PropertyPath;
+use crate::kinds::{ContextRuleSpec, NodeSelector, RuleEffect, Transmission};
+use crate::kinds::{Kind, Spec};
 use crate::manifest::diagnostic::{Code, Diagnostic};
-use crate::manifest::kinds::{ContextRuleSpec, NodeSelector, RuleEffect, Transmission};
-use crate::manifest::schema::list_words;
-use crate::manifest::{Kind, Spec};
-use crate::scalar::{PropertyPath, suggest};
 
 impl<'a> Checker<'a, '_> {
     pub(super) fn rule(&mut self, rule: &'a ContextRuleSpec) {

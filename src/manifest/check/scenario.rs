@@ -3,9 +3,9 @@
 //! Not here: the simulation (`simulate`).
 
 use super::Checker;
-use crate::manifest::Kind;
+use crate::kinds::Kind;
+use crate::kinds::ScenarioSpec;
 use crate::manifest::diagnostic::Code;
-use crate::manifest::kinds::ScenarioSpec;
 
 impl Checker<'_, '_> {
     pub(super) fn scenario(&mut self, scenario: &ScenarioSpec) {

@@ -4,10 +4,10 @@
 
 use super::Checker;
 use super::model::ENVIRONMENT_COLUMNS;
+use crate::base::text::list_words;
+use crate::kinds::{Generator, ServiceSpec};
+use crate::kinds::{Kind, Spec};
 use crate::manifest::diagnostic::{Code, plural};
-use crate::manifest::kinds::{Generator, ServiceSpec};
-use crate::manifest::schema::list_words;
-use crate::manifest::{Kind, Spec};
 
 impl Checker<'_, '_> {
     pub(super) fn service(&mut self, service: &ServiceSpec) {

@@ -4,11 +4,11 @@
 
 use super::Checker;
 use super::index::Index;
+use crate::base::text::list_words;
+use crate::base::text::suggest;
+use crate::kinds::Transmission;
+use crate::kinds::{Kind, Spec};
 use crate::manifest::diagnostic::Code;
-use crate::manifest::kinds::Transmission;
-use crate::manifest::schema::list_words;
-use crate::manifest::{Kind, Spec};
-use crate::scalar::suggest;
 
 /// Transmission programs that every firmware can have.
 const PROGRAMS: &[&str] = &[

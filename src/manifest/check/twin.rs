@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use super::Checker;
 use super::index::{Found, Group};
+use crate::base::text::list_words;
+use crate::base::text::suggest;
+use crate::base::units::PropertyPath;
+use crate::kinds::{Kind, Spec};
+use crate::kinds::{ServiceNames, TwinSetSpec, TwinSpec};
 use crate::manifest::diagnostic::{Code, Diagnostic, plural};
-use crate::manifest::kinds::{ServiceNames, TwinSetSpec, TwinSpec};
-use crate::manifest::schema::list_words;
-use crate::manifest::{Kind, Spec};
-use crate::scalar::{PropertyPath, suggest};
 
 impl<'a> Checker<'a, '_> {
     pub(super) fn twin_set(&mut self, set: &'a TwinSetSpec) {

@@ -3,10 +3,10 @@
 //! Not here: Models that judge (`model`).
 
 use super::Checker;
+use crate::base::text::list_words;
+use crate::kinds::{FeatureModel, TwinModelSpec, ValueType};
 use crate::manifest::diagnostic::Code;
-use crate::manifest::kinds::{FeatureModel, TwinModelSpec, ValueType};
-use crate::manifest::schema::list_words;
-use crate::node::wire::RESERVED;
+use crate::wire::RESERVED;
 
 impl Checker<'_, '_> {
     pub(super) fn twin_model(&mut self, model: &TwinModelSpec) {

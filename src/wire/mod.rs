@@ -16,6 +16,7 @@ mod command;
 mod decimal;
 mod line;
 mod pairs;
+mod reading;
 mod sample;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,10 @@ pub use command::{
 pub use decimal::{DECIMAL_MAX, Decimal};
 pub use line::{FrameError, LINE_LEN_MAX, Line, crc16, frame_down, frame_up, unframe};
 pub use pairs::Pairs;
+pub use reading::{
+    Directory, Leaf, NodeModel, PayloadError, PropertyRule, READING_LEN_MAX, Reading, STATISTICS,
+    Topic, Uplinks, ValueKind, decode, decode_features,
+};
 pub use sample::{Features, Head, Measured, PropertyStats, RESERVED, Sample, Stats};
 pub use tx::Tx;
 pub use uplink::{Ack, Event, RSSI, State, Uplink, UplinkError};

@@ -5,7 +5,7 @@
 //! among them and with all their identifiers (MQTT 5, 3.3.4; 3.1.1 leaves it open). A shared
 //! subscription gives it to one member, in turn, those who are connected first.
 //!
-//! Not here: packets on the wire (`node::mqtt`), readings (`node`).
+//! Not here: packets on the wire (`broker::listener`), readings (`wire`).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;

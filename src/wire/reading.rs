@@ -6,15 +6,7 @@
 //! (counts boots), `time` (milliseconds since 1970, the node's clock), and what firmware of ours
 //! says: `k`, `ms` (uptime), `program`, `old` (see `wire`).
 //!
-//! Not here: sockets (`node::mqtt`), twins (`twin`).
-
-pub mod broker;
-pub mod external;
-pub mod frame;
-mod intake;
-pub mod mqtt;
-pub mod serial;
-pub mod wire;
+//! Not here: sockets (`broker::listener`), twins (`twin`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -35,7 +27,7 @@ pub const READING_LEN_MAX: usize = 64 * 1024;
 pub enum Leaf {
     /// `state`: what the node is, retained, with the last will `{"up": 0, "boot": B}`. Of any MQTT
     /// client `{"up": 1, "boot": B}` will do, and `rssi` (dBm, negative) and `battery` (percent, 0 to
-    /// 100) may stand beside them; see [`wire::State`].
+    /// 100) may stand beside them; see [`super::State`].
     State,
     /// `data`: a reading.
     Data,
@@ -69,7 +61,7 @@ impl Topic {
     /// names no node or leaf.
     ///
     /// ```
-    /// use edgetwin::node::{Leaf, Topic};
+    /// use edgetwin::wire::{Leaf, Topic};
     /// let topic = Topic::parse("et/v1/farm/node-17/data").unwrap().unwrap();
     /// assert_eq!((topic.thing.as_str(), &topic.leaf), ("farm:node-17", &Leaf::Data));
     /// assert_eq!(topic.to_string(), "et/v1/farm/node-17/data");
@@ -389,7 +381,7 @@ pub fn decode_features(payload: &[u8], model: Option<&NodeModel>) -> Result<Read
     if payload.len() > READING_LEN_MAX {
         return Err(PayloadError::TooLarge(payload.len()));
     }
-    let features: wire::Features = serde_json::from_slice(payload)
+    let features: super::Features = serde_json::from_slice(payload)
         .map_err(|error| PayloadError::NotJson(error.to_string()))?;
     let mut means = Object::new();
     let mut statistics = Object::new();
@@ -434,7 +426,7 @@ fn counter(field: &'static str, value: &Value) -> Result<u64, PayloadError> {
 /// Is told what nodes say beside their readings: answers, events, states.
 pub trait Uplinks: Send + Sync {
     /// A node said something. Called by the thread of all connections: hands over, does not wait.
-    fn heard(&self, thing: ThingId, uplink: wire::Uplink);
+    fn heard(&self, thing: ThingId, uplink: super::Uplink);
 }
 
 /// Which model each twin's readings are checked against.

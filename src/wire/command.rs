@@ -19,7 +19,7 @@ pub const PROPERTIES_MAX: usize = 16;
 /// A command to a node: one line.
 ///
 /// ```
-/// use edgetwin::node::wire::{Command, Op};
+/// use edgetwin::wire::{Command, Op};
 /// let command = Command::parse("17 lease 30 ttl=2000@512345").unwrap();
 /// assert_eq!((command.id, &command.op), (17, &Op::Lease { s: 30 }));
 /// assert_eq!(command.to_string(), "17 lease 30 ttl=2000@512345");

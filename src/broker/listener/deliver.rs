@@ -11,7 +11,7 @@ use mqtt_protocol_core::mqtt::packet::{
 use mqtt_protocol_core::mqtt::result_code::{PubackReasonCode, PubrecReasonCode};
 
 use super::{Ack, Hub, Link, OUTGOING_BYTES_MAX};
-use crate::node::broker::{ClientId, Delivery, Message};
+use crate::broker::memory::{ClientId, Delivery, Message};
 
 impl Hub {
     /// Hands a message to everyone who subscribed; `false` if nobody did.

@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::base::telemetry::Telemetry;
 use crate::store::disk::Disk;
 use crate::store::record::{Position, Record};
 use crate::store::{self, AppendError, Log, Options, Recovered, Recovery};
-use crate::telemetry::Telemetry;
 use crate::twin::path::Path;
 use crate::twin::{Action, Change, Event, Refusal, ThingId, Twin, apply, decide};
 

@@ -15,10 +15,11 @@ use rumqttc::{
 };
 use tokio::sync::watch;
 
-use super::intake::{Taken, take_reading};
-use super::mqtt::{Context, PACKET_LEN_MAX};
-use crate::http::stopped;
-use crate::telemetry::{Severity, now_us};
+use crate::base::clock::now_us;
+use crate::base::http::stopped;
+use crate::base::telemetry::Severity;
+use crate::broker::listener::{Context, PACKET_LEN_MAX};
+use crate::gateway::intake::{Taken, take_reading};
 
 /// Readings that the broker may send before the first of them is acknowledged.
 const IN_FLIGHT_MAX: u16 = 1024;

@@ -31,8 +31,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::base::units::{DataRate, Deadband, Duration, Percent, PropertyPath, Size, Unit};
 pub use crate::edgeai::service::{Balancing, Overload, OverloadPolicy};
-pub use crate::scalar::{DataRate, Deadband, Duration, Percent, PropertyPath, Size, Unit};
 pub use crate::twin::aggregate::DeriveFunction;
 pub use crate::twin::selector::{LabelExpression, LabelOperator, labels_match};
 pub use aggregate::{Derivation, MemberSelector, TwinAggregateSpec};

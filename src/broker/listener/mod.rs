@@ -7,7 +7,7 @@
 //! writer's own thread, so that sockets stay alive.
 //!
 //! The protocol's state machine is `mqtt-protocol-core`, which never acknowledges by itself; what
-//! a broker remembers is `node::broker`.
+//! a broker remembers is `broker::memory`.
 //!
 //! What is not taken is refused in the protocol's own terms: MQTT 5 has a reason code in PUBACK;
 //! 3.1.1 has none, so a reading that can never be taken is acknowledged, counted and reported. A
@@ -39,10 +39,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
-use super::broker::{Broker, ClientId, Message, Subscription};
-use super::frame::{Framer, Violation};
-use super::{Directory, Leaf, Topic, Uplinks};
-use crate::telemetry::Telemetry;
+use crate::base::telemetry::Telemetry;
+use crate::broker::frame::{Framer, Violation};
+use crate::broker::memory::{Broker, ClientId, Message, Subscription};
+use crate::wire::{Directory, Leaf, Topic, Uplinks};
 use crate::writer::{Committed, Origin, Sink, Writer};
 
 use publish::{Incoming, incoming};
@@ -116,14 +116,14 @@ impl Outbox {
     }
 
     /// What waits, oldest first.
-    pub(super) fn take(&self) -> VecDeque<(String, Vec<u8>, bool)> {
+    pub(crate) fn take(&self) -> VecDeque<(String, Vec<u8>, bool)> {
         std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Outbox {
     /// Returns when something may wait.
-    pub(super) async fn filled(&self) {
+    pub(crate) async fn filled(&self) {
         self.wake.notified().await;
     }
 }
@@ -239,7 +239,7 @@ struct Ack {
 
 /// Outcome of a PUBLISH, as MQTT 5 says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(crate) enum Reason {
     Success,
     NoSubscribers,
     NotAuthorized,

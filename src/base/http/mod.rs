@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
-use crate::telemetry::Telemetry;
+use crate::base::telemetry::Telemetry;
 
 /// Open connections of one listener; further ones wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 1024;

@@ -20,16 +20,17 @@ use rumqttc::{
 };
 use tokio::sync::{mpsc, watch};
 
+use crate::base::http::stopped;
+use crate::base::units::PropertyPath;
 use crate::edgeai::generate::{CHANNELS, Generator};
 use crate::firmware::Firmware;
-use crate::http::stopped;
-use crate::manifest::kinds::Transport;
-use crate::manifest::{Object, Spec};
-use crate::node::external::Broker;
-use crate::node::wire::{Desired, Uplink};
-use crate::node::{Leaf, Topic};
-use crate::scalar::PropertyPath;
+use crate::gateway::external::Broker;
+use crate::kinds::Spec;
+use crate::kinds::Transport;
+use crate::manifest::Object;
 use crate::twin::ThingId;
+use crate::wire::{Desired, Uplink};
+use crate::wire::{Leaf, Topic};
 
 /// Simulated nodes in one process; more twins than this are left without. A thousand sockets fit
 /// the usual limit of open files.
@@ -246,7 +247,7 @@ async fn run_node(
     let name = format!("sim-{}-{}", node.thing.namespace(), node.thing.name());
     let topic = |leaf| Topic { thing: node.thing.clone(), leaf }.to_string();
     // Each start is a new boot, so that readings of different starts are never mixed up.
-    let mut boot = u32::try_from(crate::telemetry::now_us() / 1_000_000).unwrap_or(1);
+    let mut boot = u32::try_from(crate::base::clock::now_us() / 1_000_000).unwrap_or(1);
     let will = LastWill::new(
         topic(Leaf::State),
         format!("{{\"up\":0,\"boot\":{boot}}}"),

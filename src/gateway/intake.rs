@@ -3,18 +3,19 @@
 
 use mqtt_protocol_core::mqtt::result_code::DisconnectReasonCode;
 
-use super::mqtt::{Context, Reason};
-use super::wire::Uplink;
-use super::{Leaf, PayloadError, Topic};
+use crate::base::clock::now_us;
+use crate::base::telemetry::Severity;
+use crate::broker::listener::{Context, Reason};
 use crate::store::AppendError;
-use crate::telemetry::{Severity, now_us};
 use crate::twin::path::Path;
 use crate::twin::sequence::Stamp;
 use crate::twin::{Change, Refusal, ThingId};
+use crate::wire::Uplink;
+use crate::wire::{Leaf, PayloadError, Topic};
 use crate::writer::{Origin, Precondition, Rejected, Request};
 
 /// What became of a message.
-pub(super) enum Taken {
+pub(crate) enum Taken {
     /// An ordinary message.
     NotAReading,
     /// Durable with this batch.
@@ -31,7 +32,7 @@ pub(super) enum Taken {
 ///
 /// * `live`: it comes from the node for the first time, neither sent again nor retained.
 /// * `from`: who sent it, for events.
-pub(super) fn take_reading(
+pub(crate) fn take_reading(
     context: &Context,
     topic_name: &str,
     payload: &[u8],
@@ -45,8 +46,8 @@ pub(super) fn take_reading(
     };
     let model = || context.directory.model(&topic.thing);
     let decoded = match topic.leaf {
-        Leaf::Data => super::decode(payload, model().as_deref()),
-        Leaf::Features => super::decode_features(payload, model().as_deref()),
+        Leaf::Data => crate::wire::decode(payload, model().as_deref()),
+        Leaf::Features => crate::wire::decode_features(payload, model().as_deref()),
         Leaf::Ack | Leaf::Event | Leaf::State => return hear(context, topic, payload, live, from),
         _ => return Taken::NotAReading,
     };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Unit, yes};
-use crate::manifest::schema::list_words;
+use crate::base::text::list_words;
 
 /// What twins of one sort have: features, their properties, types, units and ranges. A subset
 /// of a W3C WoT Thing Model. Readings are checked against it, and firmware takes its C++ types

@@ -22,13 +22,14 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::{broadcast, watch};
 
-use super::fields::Fields;
-use super::path::{Path, PathError, Verb};
-use super::rql::Filter;
-use super::{Action, Change, Event, Object, Refusal, ThingId, Twin, apply, merge};
-use crate::http::{BODY_LEN_MAX, empty, error, stopped};
-use crate::scalar::rfc3339;
-use crate::telemetry::{Telemetry, now_us};
+use crate::base::clock::now_us;
+use crate::base::http::{BODY_LEN_MAX, empty, error, stopped};
+use crate::base::telemetry::Telemetry;
+use crate::base::time::rfc3339;
+use crate::twin::fields::Fields;
+use crate::twin::path::{Path, PathError, Verb};
+use crate::twin::rql::Filter;
+use crate::twin::{Action, Change, Event, Object, Refusal, ThingId, Twin, apply, merge};
 use crate::writer::{
     Accepted, Committed, HistoryRecord, Origin, Precondition, Rejected, Request as Wanted, Sink,
     Writer,
@@ -188,7 +189,7 @@ async fn health() -> Response {
 }
 
 async fn metrics(State(api): State<Api>) -> Response {
-    use crate::telemetry::{head, line};
+    use crate::base::telemetry::{head, line};
     let mut text = api.telemetry.prometheus();
     let counts = api.writer.counts();
     for (name, help, kind, value) in [

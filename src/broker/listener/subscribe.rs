@@ -7,7 +7,7 @@ use mqtt_protocol_core::mqtt::packet::{Property, RetainHandling, v5_0};
 use mqtt_protocol_core::mqtt::result_code::{DisconnectReasonCode, SubackReasonCode};
 
 use super::{Hub, Link};
-use crate::node::broker::{self, Delivery, SUBSCRIPTIONS_MAX, Subscription};
+use crate::broker::memory::{self, Delivery, SUBSCRIPTIONS_MAX, Subscription};
 
 impl Hub {
     pub(super) fn subscribe_v5(self: &Rc<Self>, link: &Rc<Link>, subscribe: &v5_0::Subscribe) {
@@ -59,7 +59,7 @@ impl Hub {
         let mut codes = Vec::new();
         let now = Instant::now();
         for (filter, subscription, handling) in wanted {
-            let shared = match broker::parse_filter(&filter) {
+            let shared = match memory::parse_filter(&filter) {
                 Ok((share, _)) => share.is_some(),
                 Err(_) => {
                     codes.push(Err(SubackReasonCode::TopicFilterInvalid));
@@ -90,7 +90,7 @@ impl Hub {
         let Some(client) = link.state.borrow().client.clone() else { return Vec::new() };
         let mut broker = self.broker.borrow_mut();
         let each = filters.iter().map(|filter| {
-            broker::parse_filter(filter).ok().map(|_| broker.unsubscribe(&client, filter))
+            memory::parse_filter(filter).ok().map(|_| broker.unsubscribe(&client, filter))
         });
         each.collect()
     }

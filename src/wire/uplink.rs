@@ -10,7 +10,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{AckStatus, ActValue, Cause, EventKind, Features, Pairs, Sample, Tx};
-use crate::node::Leaf;
+use crate::wire::Leaf;
 
 /// Received signals that a node may report, dBm: from below what LoRa still hears.
 pub const RSSI: RangeInclusive<i64> = -200..=-1;
@@ -93,7 +93,7 @@ pub struct Event {
 /// Any MQTT client may publish one for itself: `up` and `boot` are all that it needs.
 ///
 /// ```
-/// use edgetwin::node::{Leaf, wire::Uplink};
+/// use edgetwin::wire::{Leaf, Uplink};
 /// let read = |payload: &str| Uplink::decode_as(&Leaf::State, payload.as_bytes());
 /// let Ok(Some(Uplink::State(state))) = read(r#"{"up":1,"boot":4,"rssi":-61,"battery":83}"#) else {
 ///     panic!("it is a state");
@@ -290,7 +290,7 @@ mod tests {
     use super::super::Decimal;
     use super::super::tests::{name, program, vectors};
     use super::*;
-    use crate::node::Topic;
+    use crate::wire::Topic;
 
     #[test]
     fn messages_are_those_of_the_vectors() {

@@ -11,8 +11,8 @@ use mqtt_protocol_core::mqtt::result_code::{
 
 use super::deliver::forwarded;
 use super::{Ack, Hub, Link, Pending, Reason};
-use crate::node::broker::{self, Message, Will};
-use crate::node::intake::{Taken, take_reading};
+use crate::broker::memory::{self, Message, Will};
+use crate::gateway::intake::{Taken, take_reading};
 
 impl Hub {
     pub(super) fn publish(
@@ -23,7 +23,7 @@ impl Hub {
     ) {
         let telemetry = &self.context.telemetry;
         telemetry.mqtt_received.inc();
-        if broker::check_topic(incoming.topic).is_err() {
+        if memory::check_topic(incoming.topic).is_err() {
             telemetry.mqtt_violations.inc();
             return self.violation(link, DisconnectReasonCode::TopicNameInvalid);
         }

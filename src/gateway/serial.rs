@@ -24,11 +24,11 @@ use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
-use super::external::Broker;
-use super::wire::{self, Command, LINE_LEN_MAX, Line, Op, Uplink};
-use super::{Leaf, Topic};
-use crate::http::stopped;
+use crate::base::http::stopped;
+use crate::gateway::external::Broker;
 use crate::twin::ThingId;
+use crate::wire::{self, Command, LINE_LEN_MAX, Line, Op, Uplink};
+use crate::wire::{Leaf, Topic};
 
 /// Speed of the line.
 const BAUD: u32 = 115_200;

@@ -1,6 +1,6 @@
 //! Lines of a serial connection: a message or a command, framed with a checksum.
 //!
-//! Not here: what stands in the frame (`uplink`, `command`), MQTT's frames (`node::frame`).
+//! Not here: what stands in the frame (`uplink`, `command`), MQTT's frames (`broker::frame`).
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub const LINE_LEN_MAX: usize = 4096;
 /// CRC-16/CCITT-FALSE: polynomial 0x1021, start 0xFFFF, not reflected.
 ///
 /// ```
-/// assert_eq!(edgetwin::node::wire::crc16(b"123456789"), 0x29B1);
+/// assert_eq!(edgetwin::wire::crc16(b"123456789"), 0x29B1);
 /// ```
 pub fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0xFFFF, |mut crc: u16, byte| {

@@ -14,8 +14,8 @@ use mqtt_protocol_core::mqtt::result_code::{
 use super::deliver::forwarded;
 use super::publish::payload_of;
 use super::{Hub, Link, TOPIC_ALIASES_MAX};
-use crate::node::broker::{self, ClientId, Message, SESSIONS_MAX, Will};
-use crate::node::frame::Violation;
+use crate::broker::frame::Violation;
+use crate::broker::memory::{self, ClientId, Message, SESSIONS_MAX, Will};
 
 impl Hub {
     pub(super) fn connect_v3(self: &Rc<Self>, link: &Rc<Link>, connect: &v3_1_1::Connect) {
@@ -44,7 +44,7 @@ impl Hub {
             delay: Duration::ZERO,
             expiry: None,
         });
-        if will.as_ref().is_some_and(|will| broker::check_topic(&will.message.topic).is_err()) {
+        if will.as_ref().is_some_and(|will| memory::check_topic(&will.message.topic).is_err()) {
             return self.close(link);
         }
         let expiry = if clean { Some(Duration::ZERO) } else { None };
@@ -113,7 +113,7 @@ impl Hub {
             }
             will
         });
-        if will.as_ref().is_some_and(|will| broker::check_topic(&will.message.topic).is_err()) {
+        if will.as_ref().is_some_and(|will| memory::check_topic(&will.message.topic).is_err()) {
             return refuse(ConnectReasonCode::TopicNameInvalid);
         }
         let Some(present) = self.attach(link, &client, 5, connect.clean_start(), expiry, will)

@@ -247,14 +247,6 @@ impl Telemetry {
     }
 }
 
-/// Microseconds since 1970-01-01 UTC.
-pub fn now_us() -> i64 {
-    match std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-        Err(_) => 0,
-    }
-}
-
 /// A metric that writes itself.
 trait Metric {
     fn write(&self, text: &mut String, name: &str, help: &str);

@@ -1,0 +1,70 @@
+//! Times as text: RFC 3339 in UTC. Reads no clock; that is `base::clock`.
+
+/// A time in microseconds since 1970 as RFC 3339, in UTC to the millisecond.
+///
+/// ```
+/// assert_eq!(edgetwin::base::time::rfc3339(1_582_979_696_789_012), "2020-02-29T12:34:56.789Z");
+/// ```
+pub fn rfc3339(time_us: i64) -> String {
+    let ms = time_us.div_euclid(1000);
+    let (days, ms) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
+    let (year, month, day) = civil(days);
+    let (s, ms) = (ms / 1000, ms % 1000);
+    let (hour, minute, s) = (s / 3600, s / 60 % 60, s % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{s:02}.{ms:03}Z")
+}
+
+/// Reads what [`rfc3339`] writes; `None` for anything else.
+pub fn time_us(text: &str) -> Option<i64> {
+    let number = |at: std::ops::Range<usize>| text.get(at)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, s, ms) =
+        (number(11..13)?, number(14..16)?, number(17..19)?, number(20..23)?);
+    // The days before a date, by the inverse of `civil`.
+    let shifted = year - i64::from(month <= 2);
+    let (era, year_of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let time = ((((days * 24 + hour) * 60 + minute) * 60 + s) * 1000 + ms) * 1000;
+    (rfc3339(time) == text).then_some(time)
+}
+
+/// Year, month and day of a number of days since 1970.
+///
+/// Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (us, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (951_782_400_000_000, "2000-02-29T00:00:00.000Z"),
+            (4_102_444_799_999_000, "2099-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(rfc3339(us), text);
+            assert_eq!(time_us(text), Some(us.div_euclid(1000) * 1000));
+        }
+        for text in ["", "1970-01-01", "1970-02-30T00:00:00.000Z", "1970-01-01T00:00:00.000+00:00"]
+        {
+            assert_eq!(time_us(text), None, "{text}");
+        }
+    }
+}
