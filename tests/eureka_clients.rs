@@ -1,8 +1,8 @@
-//! Real Eureka clients against the registry alone: PyPI's py-eureka-client, npm's eureka-js-client.
+//! Real Eureka clients against the runtime's registry: PyPI's py-eureka-client, npm's
+//! eureka-js-client.
 //!
 //! `tests/run` installs both and says where they are (`EDGETWIN_PYTHON`, `EDGETWIN_NODE`); there a
-//! missing one is a failure. Elsewhere the test says what it left out and passes. The same scripts
-//! run against a whole runtime in `tests/interop/all.py`.
+//! missing one is a failure. Elsewhere the test says what it left out and passes.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,34 +10,18 @@
     reason = "helpers of tests assert by panicking, and a test that did not run says so"
 )]
 
+#[expect(dead_code, reason = "each test binary uses its part of it")]
+mod support;
+
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
-use edgetwin::registry::Registry;
-use edgetwin::registry::http::{Clock, expire_forever, router};
-
-/// A registry that listens, for as long as the process lives.
-fn eureka() -> String {
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let registry = Arc::new(Registry::new(1));
-            let clock = Clock::default();
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            tell.send(format!("http://{}/eureka", listener.local_addr().unwrap())).unwrap();
-            let served = router(Arc::clone(&registry), clock);
-            tokio::spawn(expire_forever(registry, clock, |_| {}));
-            axum::serve(listener, served).await.unwrap();
-        });
-    });
-    told.recv().unwrap()
-}
+use support::runtime::Runtime;
 
 fn check(script: &str, mut command: Command) {
+    let runtime = Runtime::start();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
-    let done = command.arg(path).arg("--eureka").arg(eureka()).output().unwrap();
+    let done = command.arg(path).arg("--eureka").arg(&runtime.eureka).output().unwrap();
     let (said, faults) =
         (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "{script}\n{said}\n{faults}");

@@ -155,10 +155,13 @@ fn no_test_is_orphaned() {
         let mut parts = below.iter();
         let (first, second) = (parts.next().unwrap(), parts.next());
         let Some(second) = second else { continue };
-        if second == "main.rs" {
+        if second == "main.rs" || second == "mod.rs" {
             continue;
         }
-        let main = fs::read_to_string(tests.join(first).join("main.rs")).unwrap();
+        let folder = tests.join(first);
+        let main = fs::read_to_string(folder.join("main.rs"))
+            .or_else(|_| fs::read_to_string(folder.join("mod.rs")))
+            .unwrap();
         let name = second.to_str().unwrap().trim_end_matches(".rs");
         assert!(main.contains(&format!("mod {name};")), "{} is not run", path.display());
     }

@@ -1,5 +1,5 @@
 //! Eureka's API over HTTP (rim): [`router`] serves the registry, [`Client`] registers an instance
-//! with any Eureka, [`expire_forever`] ends leases in time.
+//! with any Eureka.
 //!
 //! Served below `/eureka`, `/eureka/v2` and `/v2` (clients differ), with or without a slash at the
 //! end: register, heartbeat, cancel, status overrides, metadata; all applications, the delta, one
@@ -313,27 +313,6 @@ impl Call<'_> {
     }
 }
 
-/// Longest sleep of [`expire_forever`]. Why: a lease that is shorter than the one slept for may
-/// begin meanwhile, and this bounds how late it ends.
-const SLEEP_MAX: Duration = Duration::from_millis(500);
-
-/// Ends leases in time, and tells of each instance that is gone. Never returns: drop it.
-pub async fn expire_forever(
-    registry: Arc<Registry>,
-    clock: Clock,
-    mut gone: impl FnMut(&Instance),
-) {
-    loop {
-        for instance in registry.expire(clock.now()) {
-            gone(&instance);
-        }
-        let wait_ms = registry
-            .next_expiry_ms()
-            .map_or(u64::MAX, |at_ms| at_ms.saturating_sub(clock.now().mono_ms));
-        tokio::time::sleep(Duration::from_millis(wait_ms.max(1)).min(SLEEP_MAX)).await;
-    }
-}
-
 /// Why a registry did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientError {
@@ -618,15 +597,11 @@ mod tests {
         assert!(registry.balancer("judge").unwrap().is_empty());
 
         client.register(&instance).await.unwrap();
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let mut tell = Some(tell);
-        let expire = expire_forever(registry, clock, move |gone| {
-            tell.take().map(|tell| tell.send(gone.id.clone()));
-        });
-        tokio::select! {
-            () = expire => unreachable!(),
-            gone = told => assert_eq!(gone.unwrap(), "judge:9"),
-        }
+        assert!(registry.expire(clock.now()).is_empty());
+        let mut later = clock.now();
+        later.mono_ms += 1000;
+        let gone = registry.expire(later);
+        assert_eq!((gone.len(), gone[0].id.as_str()), (1, "judge:9"));
     }
 
     #[test]

@@ -428,12 +428,6 @@ impl Registry {
         expired
     }
 
-    /// When the next lease ends, in milliseconds of [`Now::mono_ms`]; none if there is no lease.
-    #[must_use]
-    pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.lock().table.next_expiry_ms()
-    }
-
     /// Looks into the table. Keep it short: nobody can register or renew meanwhile.
     pub fn read<T>(&self, look: impl FnOnce(&Table) -> T) -> T {
         look(&self.lock().table)

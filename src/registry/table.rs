@@ -285,12 +285,6 @@ impl Table {
         expired
     }
 
-    /// When the next lease ends, in monotonic milliseconds.
-    #[must_use]
-    pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.ends.first().map(|(ends, _, _)| *ends)
-    }
-
     /// Overrides an instance's status and renews its lease; false if there is no such instance.
     pub fn set_status(
         &mut self,

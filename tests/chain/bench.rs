@@ -1,21 +1,13 @@
 //! `edgetwin bench pipeline`: the report is whole and its sums are consistent.
 
-use std::process::{Command, Stdio};
-
 use serde_json::Value;
+
+use crate::support::process::edgetwin_in;
+use crate::support::runtime::Runtime;
 
 #[test]
 fn a_quick_benchmark_reports_every_case_and_leaves_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let state = directory.path().to_string_lossy().into_owned();
-    let output = Command::new(env!("CARGO_BIN_EXE_edgetwin"))
-        .args(["bench", "pipeline", "--quick", "--json", "--seed", "3", "--state-dir", &state])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report = report(&["bench", "pipeline", "--quick", "--seed", "3"]);
     assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(report["seed"], 3);
     assert!(report["machine"]["cpus"].as_u64().unwrap() > 0);
@@ -64,28 +56,23 @@ fn a_quick_benchmark_reports_every_case_and_leaves_nothing() {
         assert_eq!(number(&updates["readings"]), number(&updates["revisions"]), "{updates:#}");
         assert!(number(&updates["throughput_per_s"]) > 0.0);
     }
-    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
 }
 
+/// The report of a benchmark, which leaves nothing behind and says nothing beside it.
 fn report(arguments: &[&str]) -> Value {
     let directory = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_edgetwin"))
-        .args(arguments)
-        .args(["--json", "--state-dir"])
-        .arg(directory.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
-    serde_json::from_slice(&output.stdout).unwrap()
+    let directory = directory.path();
+    let state = ["--json", "--state-dir", directory.to_str().unwrap()];
+    let run = edgetwin_in(directory, &[arguments, &state].concat(), "");
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert_eq!(directory.read_dir().unwrap().count(), 0);
+    serde_json::from_str(&run.stdout).unwrap()
 }
 
 #[test]
 fn a_broker_beside_is_measured_in_turns() {
     // The broker beside is a second runtime: what is told of both is told of the same program.
-    let directory = tempfile::tempdir().unwrap();
-    let beside = crate::Runtime::start(directory.path());
+    let beside = Runtime::start();
     let url = format!("mqtt://{}", beside.mqtt);
     let report = report(&["bench", "broker", "--seconds", "0.2", "--beside", &url]);
     for who in ["rounds", "beside"] {

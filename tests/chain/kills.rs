@@ -2,20 +2,20 @@
 
 use std::collections::HashSet;
 
-use crate::mqtt::Node;
-use crate::{Runtime, judge_inside, judge_outside, model, serve, twins};
+use crate::support::mqtt::Node;
+use crate::support::objects::{judge_inside, judge_outside, model, serve, twins};
+use crate::support::runtime::Runtime;
 
 #[test]
 fn an_instance_killed_under_load_costs_no_verdict() {
     const TWINS: u32 = 16;
-    let directory = tempfile::tempdir().unwrap();
-    model(directory.path());
-    let runtime = Runtime::start(directory.path());
+    let runtime = Runtime::start();
+    model(runtime.path());
     let mut objects = judge_outside();
     objects.push(twins(TWINS));
-    runtime.apply(directory.path(), &objects);
-    let mut first = serve(directory.path(), &runtime);
-    let _second = serve(directory.path(), &runtime);
+    runtime.apply(&objects);
+    let mut first = serve(&runtime);
+    let _second = serve(&runtime);
     let node = Node::connect(runtime.mqtt, "node");
     let mut instances = HashSet::new();
     let mut killed = false;
@@ -52,34 +52,31 @@ fn an_instance_killed_under_load_costs_no_verdict() {
 
 #[test]
 fn a_verdict_survives_and_what_was_not_judged_is_after_a_kill() {
-    let directory = tempfile::tempdir().unwrap();
-    let bytes = model(directory.path());
-    let mut runtime = Runtime::start(directory.path());
+    let runtime = Runtime::start();
+    let bytes = model(runtime.path());
     let mut objects = judge_inside(&bytes);
     objects.push(twins(2));
-    runtime.apply(directory.path(), &objects);
+    runtime.apply(&objects);
     let node = Node::connect(runtime.mqtt, "node");
     node.send(1, 3);
     let (_, told) = node.verdict();
-    runtime.process.kill();
-    let mut runtime = Runtime::start(directory.path());
+    let runtime = runtime.restart();
     assert_eq!(runtime.thing("lab:n-1")["features"]["judge"]["properties"], told);
 
     // From here on the service is elsewhere, and not there yet.
-    runtime.apply(directory.path(), &judge_outside());
+    runtime.apply(&judge_outside());
     let node = Node::connect(runtime.mqtt, "node");
     node.send(1, 33);
     node.acknowledged();
     node.send(2, 34);
     node.acknowledged();
-    runtime.process.kill();
-    let runtime = Runtime::start(directory.path());
+    let runtime = runtime.restart();
     let thing = runtime.thing("lab:n-1");
     assert_eq!(thing["features"]["environment"]["properties"]["x"], 33, "{thing:#}");
-    let _instance = serve(directory.path(), &runtime);
+    let _instance = serve(&runtime);
     for n in 1..=2 {
         let id = format!("lab:n-{n}");
-        let verdict = runtime.verdict(&id, |verdict| verdict["label"] == "high");
+        let verdict = runtime.properties(&id, "judge", |verdict| verdict["label"] == "high");
         let revision = runtime.thing(&id)["_revision"].as_u64().unwrap();
         assert_eq!(verdict["ofRevision"].as_u64().unwrap() + 1, revision);
     }

@@ -1,87 +1,21 @@
-//! A node, and one who watches verdicts: rumqttc as anybody would use it.
+//! The broker: what clients publish arrives, once, and what nodes send that nobody knows is counted.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::PATIENCE;
-
-pub(crate) struct Node {
-    client: Client,
-    acknowledged: Receiver<()>,
-    messages: Receiver<(String, Value)>,
-}
-
-impl Node {
-    /// Connects and subscribes to the verdicts of `judge`.
-    pub(crate) fn connect(broker: SocketAddr, name: &str) -> Self {
-        let mut options = MqttOptions::new(name, broker.ip().to_string(), broker.port());
-        options.set_keep_alive(Duration::from_secs(30));
-        let (client, mut connection) = Client::new(options, 1000);
-        client.subscribe("et/v1/lab/+/verdict/judge", QoS::AtLeastOnce).unwrap();
-        let (acknowledge, acknowledged) = channel();
-        let (tell, messages) = channel();
-        let (ready, subscribed) = channel();
-        std::thread::spawn(move || {
-            for event in connection.iter() {
-                // Whoever does not listen any more does not miss it.
-                match event {
-                    Ok(Event::Incoming(Packet::SubAck(_))) => drop(ready.send(())),
-                    Ok(Event::Incoming(Packet::PubAck(_))) => drop(acknowledge.send(())),
-                    Ok(Event::Incoming(Packet::Publish(message))) => {
-                        let value = serde_json::from_slice(&message.payload).unwrap();
-                        drop(tell.send((message.topic, value)));
-                    }
-                    Ok(_) => {}
-                    Err(_) => return,
-                }
-            }
-        });
-        subscribed.recv_timeout(PATIENCE).unwrap();
-        Self { client, acknowledged, messages }
-    }
-
-    /// Sends a reading of `lab:n-<n>`.
-    pub(crate) fn send(&self, n: u32, x: u32) {
-        let payload = json!({"environment": {"x": x}}).to_string();
-        let topic = format!("et/v1/lab/n-{n}/data");
-        self.client.publish(topic, QoS::AtLeastOnce, false, payload).unwrap();
-    }
-
-    /// Sends a numbered reading of `lab:n-<n>`.
-    pub(crate) fn send_numbered(&self, n: u32, x: u32, boot: u32, seq: u32) {
-        let payload = json!({"seq": seq, "boot": boot, "environment": {"x": x}}).to_string();
-        let topic = format!("et/v1/lab/n-{n}/data");
-        self.client.publish(topic, QoS::AtLeastOnce, false, payload).unwrap();
-    }
-
-    /// Says that `lab:n-<n>` is there, at this boot.
-    pub(crate) fn say_state(&self, n: u32, boot: u32) {
-        let topic = format!("et/v1/lab/n-{n}/state");
-        let payload = json!({"up": 1, "boot": boot}).to_string();
-        self.client.publish(topic, QoS::AtLeastOnce, true, payload).unwrap();
-    }
-
-    /// Waits for a PUBACK.
-    pub(crate) fn acknowledged(&self) {
-        self.acknowledged.recv_timeout(PATIENCE).unwrap();
-    }
-
-    /// The next verdict with its topic.
-    pub(crate) fn verdict(&self) -> (String, Value) {
-        self.messages.recv_timeout(PATIENCE).unwrap()
-    }
-}
+use crate::support::PATIENCE;
+use crate::support::mqtt::Node;
+use crate::support::runtime::Runtime;
 
 /// What each version's client published at each quality of service arrives at the other's, once.
 #[test]
 fn rumqttc_talks_with_itself_in_both_versions() {
-    let directory = tempfile::tempdir().unwrap();
-    let runtime = crate::Runtime::start(directory.path());
+    let runtime = Runtime::start();
     let address = runtime.mqtt;
     let (tell, heard) = channel::<(u8, String)>();
 
@@ -161,17 +95,14 @@ fn send_again(broker: SocketAddr, topic: &str, payload: &str) {
 
 #[test]
 fn a_node_whose_memory_was_erased_is_heard_once_it_says_its_boot_and_over_kill_nine() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut runtime = crate::Runtime::start(directory.path());
+    let runtime = Runtime::start();
     assert_eq!(runtime.put("/api/2/things/lab:n-1", &json!({})), 201);
-    let x = |runtime: &crate::Runtime| {
+    let x = |runtime: &Runtime| {
         runtime.thing("lab:n-1")["features"]["environment"]["properties"]["x"].clone()
     };
-    let told = |runtime: &crate::Runtime, reason: &str| {
-        let (_, events) = runtime.request("GET", "/edgetwin/v1/events", None);
-        let events = events["items"].as_array().unwrap().clone();
-        let found = events.iter().find(|event| event["reason"] == reason).cloned();
-        found.map(|event| (event["object"].clone(), event["count"].clone()))
+    let told = |runtime: &Runtime, reason: &str| {
+        let event = runtime.events(reason).pop();
+        event.map(|event| (event["object"].clone(), event["count"].clone()))
     };
     let once = Some((json!("Twin/lab/n-1"), json!(1)));
     let node = Node::connect(runtime.mqtt, "node");
@@ -179,7 +110,7 @@ fn a_node_whose_memory_was_erased_is_heard_once_it_says_its_boot_and_over_kill_n
         node.send_numbered(1, value, boot, seq);
         node.acknowledged();
     };
-    node.say_state(1, 7);
+    node.send_state(1, 7);
     node.acknowledged();
     send(&node, 70, 7, 0);
     send(&node, 71, 7, 1);
@@ -190,11 +121,10 @@ fn a_node_whose_memory_was_erased_is_heard_once_it_says_its_boot_and_over_kill_n
     send_again(runtime.mqtt, "et/v1/lab/n-1/state", r#"{"up":1,"boot":1}"#);
     assert_eq!(told(&runtime, "BootReset"), None);
     // The board that came in its place says so. It is acknowledged when that is durable.
-    node.say_state(1, 1);
+    node.send_state(1, 1);
     node.acknowledged();
     assert_eq!(told(&runtime, "BootReset"), once);
-    runtime.process.kill();
-    let runtime = crate::Runtime::start(directory.path());
+    let runtime = runtime.restart();
     let node = Node::connect(runtime.mqtt, "node");
     send(&node, 10, 1, 0);
     assert_eq!(x(&runtime), 10);
@@ -204,7 +134,7 @@ fn a_node_whose_memory_was_erased_is_heard_once_it_says_its_boot_and_over_kill_n
         send(&node, value, boot, seq);
     }
     assert_eq!((x(&runtime), &runtime.thing("lab:n-1")["_revision"]), (json!(10), &revision));
-    node.say_state(1, 1);
+    node.send_state(1, 1);
     node.acknowledged();
     send(&node, 11, 1, 1);
     assert_eq!((x(&runtime), told(&runtime, "BootReset")), (json!(11), None));
@@ -212,21 +142,19 @@ fn a_node_whose_memory_was_erased_is_heard_once_it_says_its_boot_and_over_kill_n
 
 #[test]
 fn messages_of_nodes_without_a_twin_are_counted_and_told() {
-    let directory = tempfile::tempdir().unwrap();
-    let runtime = crate::Runtime::start(directory.path());
+    let runtime = Runtime::start();
     let node = Node::connect(runtime.mqtt, "node");
-    node.say_state(9, 1);
-    node.say_state(9, 1);
-    node.say_state(8, 1);
+    node.send_state(9, 1);
+    node.send_state(9, 1);
+    node.send_state(8, 1);
     for leaf in ["ack", "event"] {
         let topic = format!("et/v1/lab/n-7/{leaf}");
-        node.client.publish(topic, QoS::AtLeastOnce, false, r#"{"boot":1}"#).unwrap();
+        node.mqtt.client.publish(topic, QoS::AtLeastOnce, false, r#"{"boot":1}"#).unwrap();
     }
     (0..5).for_each(|_| node.acknowledged());
-    let (_, events) = runtime.request("GET", "/edgetwin/v1/events", None);
-    let told = events["items"].as_array().unwrap().iter();
+    let told = runtime.events("UnknownNode");
     let told: Vec<_> = told
-        .filter(|event| event["reason"] == "UnknownNode")
+        .iter()
         .map(|event| (event["object"].as_str().unwrap(), event["count"].as_u64().unwrap()))
         .collect();
     assert_eq!(told, [("Twin/lab/n-9", 2), ("Twin/lab/n-8", 1), ("Twin/lab/n-7", 2)]);

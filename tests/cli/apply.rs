@@ -1,7 +1,10 @@
 //! `plan`, `diff`, `apply`, `delete`, `wait` against a running runtime.
 
-use crate::runtime::Runtime;
-use crate::{edgetwin, expect};
+use expect_test::expect;
+
+use crate::support::process::edgetwin;
+use crate::support::runtime::Runtime;
+use crate::support::snapshot::snapshot;
 
 const FARM: &str = "\
 kind: TwinModel
@@ -31,25 +34,62 @@ fn apply_twice_changes_nothing_and_a_plan_says_so() {
     let runtime = Runtime::start();
     runtime.write("farm.yaml", FARM);
     let plan = ["plan", "farm.yaml", "--detailed-exitcode"];
-    let channel = "note: Channel `lora` is checked and stored; no link budget acts on it yet\n";
-    expect(
+    snapshot(
         &runtime.run(&plan),
-        2,
-        "+ TwinModel/default/soil\n+ Channel/default/lora\n+ TwinSet/farm/row\n\
-         + TwinAggregate/farm/field\n\nPlan: 4 to create.\n",
-        channel,
+        expect![[r#"
+        exit 2
+        --- stdout
+        + TwinModel/default/soil
+        + Channel/default/lora
+        + TwinSet/farm/row
+        + TwinAggregate/farm/field
+
+        Plan: 4 to create.
+        --- stderr
+        note: Channel `lora` is checked and stored; no link budget acts on it yet
+    "#]],
     );
-    expect(
+    snapshot(
         &runtime.run(&["apply", "farm.yaml", "--wait"]),
-        0,
-        "+ TwinModel/default/soil\n+ Channel/default/lora\n+ TwinSet/farm/row\n\
-         + TwinAggregate/farm/field\n\n4 created.\n",
-        channel,
+        expect![[r#"
+        exit 0
+        --- stdout
+        + TwinModel/default/soil
+        + Channel/default/lora
+        + TwinSet/farm/row
+        + TwinAggregate/farm/field
+
+        4 created.
+        --- stderr
+        note: Channel `lora` is checked and stored; no link budget acts on it yet
+    "#]],
     );
-    let same = "No changes: all 4 objects are as declared.\n";
-    expect(&runtime.run(&["apply", "-f", "farm.yaml"]), 0, same, channel);
-    expect(&runtime.run(&plan), 0, same, channel);
-    expect(&runtime.run(&["diff", "farm.yaml"]), 0, "", "");
+    snapshot(
+        &runtime.run(&["apply", "-f", "farm.yaml"]),
+        expect![[r#"
+        exit 0
+        --- stdout
+        No changes: all 4 objects are as declared.
+        --- stderr
+        note: Channel `lora` is checked and stored; no link budget acts on it yet
+    "#]],
+    );
+    snapshot(
+        &runtime.run(&plan),
+        expect![[r#"
+        exit 0
+        --- stdout
+        No changes: all 4 objects are as declared.
+        --- stderr
+        note: Channel `lora` is checked and stored; no link budget acts on it yet
+    "#]],
+    );
+    snapshot(
+        &runtime.run(&["diff", "farm.yaml"]),
+        expect![[r#"
+        exit 0
+    "#]],
+    );
     let thing = runtime.run(&["get", "ta/farm/field", "-o", "json"]);
     let thing: serde_json::Value = serde_json::from_str(&thing.stdout).unwrap();
     assert_eq!(thing["status"]["members"], 3);
@@ -63,46 +103,49 @@ fn a_change_is_shown_field_by_field_and_line_by_line() {
     runtime.run_with(&["apply", "-"], FARM);
     let changed = FARM.replace("count: 3", "count: 2").replace("maximum: 100", "maximum: 90");
     runtime.write("farm.yaml", &changed);
-    let note = "note: Channel `lora` is checked and stored; no link budget acts on it yet\n";
-    expect(
+    snapshot(
         &runtime.run(&["plan", "farm.yaml"]),
-        0,
-        "~ TwinModel/default/soil
-    spec.features.soil.properties.moisture.maximum: 100 -> 90
-~ TwinSet/farm/row
-    spec.count: 3 -> 2
+        expect![[r#"
+        exit 0
+        --- stdout
+        ~ TwinModel/default/soil
+            spec.features.soil.properties.moisture.maximum: 100 -> 90
+        ~ TwinSet/farm/row
+            spec.count: 3 -> 2
 
-Plan: 2 to change, 2 unchanged.
-",
-        note,
+        Plan: 2 to change, 2 unchanged.
+        --- stderr
+        note: Channel `lora` is checked and stored; no link budget acts on it yet
+    "#]],
     );
-    expect(
+    snapshot(
         &runtime.run(&["diff", "farm.yaml", "--detailed-exitcode"]),
-        2,
-        "--- TwinModel/default/soil
-+++ TwinModel/default/soil
-@@ -8,7 +8,7 @@
-     soil:
-       properties:
-         moisture:
--          maximum: 100
-+          maximum: 90
-           minimum: 0
-           type: number
-           unit: '%'
---- TwinSet/farm/row
-+++ TwinSet/farm/row
-@@ -4,7 +4,7 @@
-   name: row
-   namespace: farm
- spec:
--  count: 3
-+  count: 2
-   template:
-     metadata:
-       labels:
-",
-        "",
+        expect![[r#"
+        exit 2
+        --- stdout
+        --- TwinModel/default/soil
+        +++ TwinModel/default/soil
+        @@ -8,7 +8,7 @@
+             soil:
+               properties:
+                 moisture:
+        -          maximum: 100
+        +          maximum: 90
+                   minimum: 0
+                   type: number
+                   unit: '%'
+        --- TwinSet/farm/row
+        +++ TwinSet/farm/row
+        @@ -4,7 +4,7 @@
+           name: row
+           namespace: farm
+         spec:
+        -  count: 3
+        +  count: 2
+           template:
+             metadata:
+               labels:
+    "#]],
     );
     assert_eq!(runtime.run(&["apply", "farm.yaml", "--dry-run"]).code, 0);
     assert_eq!(runtime.run(&["plan", "farm.yaml", "--detailed-exitcode"]).code, 2);
@@ -116,22 +159,30 @@ fn one_broken_document_changes_nothing() {
     let runtime = Runtime::start();
     runtime.write("farm.yaml", &FARM.replace("model: soil}", "model: soill}"));
     let run = runtime.run(&["apply", "farm.yaml"]);
-    expect(
+    snapshot(
         &run,
-        78,
-        "",
-        "error[ET0202]: TwinSet `farm/row` names a TwinModel that nobody declares
-  --> farm.yaml:10:62
-   |
-10 |   template: {metadata: {labels: {crop: kale}}, spec: {model: soill}}
-   |                                                              ^^^^^ no TwinModel `soill` in the file read
+        expect![[r#"
+        exit 78
+        --- stderr
+        error[ET0202]: TwinSet `farm/row` names a TwinModel that nobody declares
+          --> farm.yaml:10:62
+           |
+        10 |   template: {metadata: {labels: {crop: kale}}, spec: {model: soill}}
+           |                                                              ^^^^^ no TwinModel `soill` in the file read
 
-hint: did you mean `soil` (farm.yaml:2)?
+        hint: did you mean `soil` (farm.yaml:2)?
 
-1 error in 1 file. Nothing was applied.
-",
+        1 error in 1 file. Nothing was applied.
+    "#]],
     );
-    expect(&runtime.run(&["get", "all", "-A"]), 0, "", "There are no objects.\n");
+    snapshot(
+        &runtime.run(&["get", "all", "-A"]),
+        expect![[r#"
+        exit 0
+        --- stderr
+        There are no objects.
+    "#]],
+    );
 }
 
 #[test]
@@ -172,11 +223,15 @@ fn a_saved_plan_does_what_it_says_or_nothing() {
     runtime.write("farm.yaml", "");
     let applied = runtime.run(&["apply", "farm.plan"]);
     assert!(applied.stdout.ends_with("\n4 created.\n"), "{}", applied.stdout);
-    expect(
+    snapshot(
         &runtime.run(&["apply", "farm.plan"]),
-        5,
-        "",
-        "error: the objects changed since the plan was made\n\nhint: make the plan again\n",
+        expect![[r#"
+        exit 5
+        --- stderr
+        error: the objects changed since the plan was made
+
+        hint: make the plan again
+    "#]],
     );
 }
 
@@ -187,11 +242,16 @@ fn pruning_deletes_what_the_set_no_longer_declares() {
     runtime.run_with(&["apply", "-"], "kind: Twin\nmetadata: {name: stranger}\nspec: {}\n");
     runtime.run_with(&own, FARM);
     let without = FARM.split("---\n").take(2).collect::<Vec<_>>().join("---\n");
-    expect(
+    snapshot(
         &runtime.run_with(&own, &without),
-        0,
-        "- TwinAggregate/farm/field\n- Channel/default/lora\n\n2 deleted, 2 unchanged.\n",
-        "",
+        expect![[r#"
+        exit 0
+        --- stdout
+        - TwinAggregate/farm/field
+        - Channel/default/lora
+
+        2 deleted, 2 unchanged.
+    "#]],
     );
     assert_eq!(runtime.run(&["wait", "ta/farm/field", "--for=delete"]).code, 0);
     let all = runtime.run(&["get", "all", "-A", "-o", "name"]).stdout;
@@ -223,26 +283,34 @@ fn deleting_by_name_by_label_and_by_file_removes_the_twins_too() {
     let twin = "kind: Twin\nmetadata: {name: a, namespace: farm, labels: {old: 'yes'}}\nspec: {}\n";
     runtime.run(&["apply", "farm.yaml"]);
     runtime.run_with(&["apply", "-", "--wait"], twin);
-    expect(
+    snapshot(
         &runtime.run(&["delete", "twins", "-l", "old=yes", "-n", "farm"]),
-        0,
-        "Twin/farm/a deleted\n",
-        "",
+        expect![[r#"
+        exit 0
+        --- stdout
+        Twin/farm/a deleted
+    "#]],
     );
-    expect(
+    snapshot(
         &runtime.run(&["delete", "twin", "a", "-n", "farm"]),
-        1,
-        "",
-        "error: there is no Twin/farm/a\n",
+        expect![[r#"
+        exit 1
+        --- stderr
+        error: there is no Twin/farm/a
+    "#]],
     );
     let gone = ["delete", "twin", "a", "-n", "farm", "--ignore-not-found"];
     assert_eq!(runtime.run(&gone).code, 0);
-    expect(
+    snapshot(
         &runtime.run(&["delete", "-f", "farm.yaml"]),
-        0,
-        "TwinModel/default/soil deleted\nTwinSet/farm/row deleted\n\
-         TwinAggregate/farm/field deleted\nChannel/default/lora deleted\n",
-        "",
+        expect![[r#"
+        exit 0
+        --- stdout
+        TwinModel/default/soil deleted
+        TwinSet/farm/row deleted
+        TwinAggregate/farm/field deleted
+        Channel/default/lora deleted
+    "#]],
     );
     assert_eq!(runtime.run(&["get", "twins", "-A", "-o", "name"]).stdout, "");
 }
@@ -253,12 +321,19 @@ fn what_is_not_ready_in_time_is_exit_code_three() {
     let service = "kind: Service\nmetadata: {name: judge}\n\
                    spec: {external: true, inputs: [soil/moisture]}\n";
     let run = runtime.run_with(&["apply", "-", "--wait", "--timeout", "300ms"], service);
-    expect(
+    snapshot(
         &run,
-        3,
-        "+ Service/default/judge\n\n1 created.\n",
-        "error: 1 object is not ready in time\n\n\
-         hint: Service/default/judge: NoHealthyInstance: no instance is registered\n",
+        expect![[r#"
+        exit 3
+        --- stdout
+        + Service/default/judge
+
+        1 created.
+        --- stderr
+        error: 1 object is not ready in time
+
+        hint: Service/default/judge: NoHealthyInstance: no instance is registered
+    "#]],
     );
     let waiting =
         runtime.run(&["wait", "--for=condition=Ready", "svc/judge", "--timeout", "100ms"]);
@@ -302,13 +377,17 @@ fn training_data_goes_along_and_other_data_is_a_change() {
 #[test]
 fn no_runtime_is_exit_code_69_with_the_cure() {
     let run = edgetwin(&["get", "twins", "--server", "http://127.0.0.1:1"]);
-    expect(
+    snapshot(
         &run,
-        69,
-        "",
-        "error: no runtime answers at http://127.0.0.1:1\n  because Connection refused (os error 111)\n\n\
-         hint: start one with `edgetwin run`, in another terminal\n\
-         hint: one that is elsewhere is named by `--server URL` or EDGETWIN_SERVER\n",
+        expect![[r#"
+        exit 69
+        --- stderr
+        error: no runtime answers at http://127.0.0.1:1
+          because Connection refused (os error 111)
+
+        hint: start one with `edgetwin run`, in another terminal
+        hint: one that is elsewhere is named by `--server URL` or EDGETWIN_SERVER
+    "#]],
     );
     let json = edgetwin(&["apply", "x.yaml", "--server", "http://127.0.0.1:1", "-o", "json"]);
     let error: serde_json::Value = serde_json::from_str(&json.stderr).unwrap();

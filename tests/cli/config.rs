@@ -1,6 +1,6 @@
 //! `edgetwin config view`: which settings are in force, and where they are from.
 
-use crate::{Run, edgetwin_in};
+use crate::support::process::{Run, edgetwin_in};
 
 fn view(toml: &str, arguments: &[&str]) -> Run {
     let directory = tempfile::tempdir().unwrap();

@@ -1,37 +1,20 @@
 //! The control API, as a program would use it: raw requests to a running runtime.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io::Read;
 
 use serde_json::{Value, json};
 
-use crate::runtime::Runtime;
+use crate::support::http;
+use crate::support::runtime::Runtime;
 
 /// Status and body of one request.
 fn ask(runtime: &Runtime, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
-    let mut stream = send(runtime, method, path, body);
-    let mut text = Vec::new();
-    stream.read_to_end(&mut text).unwrap();
-    let text = String::from_utf8(text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    let (status, body) = http::request(runtime.http, method, &at(path), body);
+    (status, serde_json::from_str(&body).unwrap_or(Value::Null))
 }
 
-fn send(runtime: &Runtime, method: &str, path: &str, body: &[u8]) -> TcpStream {
-    let address = runtime.server.strip_prefix("http://").unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let head = format!(
-        "{method} /edgetwin/v1{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    // A body that is refused for its size is not read to its end.
-    drop(stream.write_all(body));
-    stream
+fn at(path: &str) -> String {
+    format!("/edgetwin/v1{path}")
 }
 
 fn apply(runtime: &Runtime, path: &str, body: &Value) -> (u16, Value) {
@@ -110,7 +93,7 @@ fn an_object_is_planned_applied_read_and_deleted() {
 #[test]
 fn events_are_streamed_as_they_happen() {
     let runtime = Runtime::start();
-    let mut stream = send(&runtime, "GET", "/events?watch=true", b"");
+    let mut stream = http::send(runtime.http, "GET", &at("/events?watch=true"), b"");
     let service = json!({"documents": [{"kind": "Service", "metadata": {"name": "judge"},
         "spec": {"external": true, "inputs": ["f/x"]}}]});
     assert_eq!(apply(&runtime, "/apply", &service).0, 200);

@@ -1,50 +1,59 @@
 //! `explain`: the words of the types and of the codes.
 
-use crate::{edgetwin, expect};
+use expect_test::expect;
+
+use crate::support::process::edgetwin;
+use crate::support::snapshot::snapshot;
 
 #[test]
 fn a_field_is_explained_in_the_words_of_its_type() {
-    expect(
+    snapshot(
         &edgetwin(&["explain", "Service.overload"]),
-        0,
-        "Service.spec.overload  <map>
+        expect![[r#"
+        exit 0
+        --- stdout
+        Service.spec.overload  <map>
 
-What happens to calls that come faster than they can be answered.
+        What happens to calls that come faster than they can be answered.
 
-Default: {\"limit\":1024,\"policy\":\"queue\"}
+        Default: {"limit":1024,"policy":"queue"}
 
-Fields:
-  limit  <whole number>
-      How many calls may wait, for all twins together.
-  policy  <one of several words>
-      Which calls wait and which are dropped.
-",
-        "",
+        Fields:
+          limit  <whole number>
+              How many calls may wait, for all twins together.
+          policy  <one of several words>
+              Which calls wait and which are dropped.
+    "#]],
     );
 }
 
 #[test]
 fn a_code_is_explained() {
-    expect(
+    snapshot(
         &edgetwin(&["explain", "et0203"]),
-        0,
-        "ET0203: A twin names a service that nobody declares
+        expect![[r#"
+        exit 0
+        --- stdout
+        ET0203: A twin names a service that nobody declares
 
-A twin's `services` name Service objects. The Service is neither in the files read nor
-in the runtime. A service that registers itself from outside still needs a Service
-document with `external: true`, which says what its inputs are.
-",
-        "",
+        A twin's `services` name Service objects. The Service is neither in the files read nor
+        in the runtime. A service that registers itself from outside still needs a Service
+        document with `external: true`, which says what its inputs are.
+    "#]],
     );
 }
 
 #[test]
 fn an_unknown_word_gets_a_suggestion() {
-    expect(
+    snapshot(
         &edgetwin(&["explain", "Twin.modle"]),
-        1,
-        "",
-        "error: `Twin` has no field `modle`; did you mean `model`?\n\nhint: `edgetwin explain` lists the kinds\n",
+        expect![[r#"
+        exit 1
+        --- stderr
+        error: `Twin` has no field `modle`; did you mean `model`?
+
+        hint: `edgetwin explain` lists the kinds
+    "#]],
     );
 }
 

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::{edgetwin, edgetwin_in, expect};
+use expect_test::expect;
+
+use crate::support::process::{edgetwin, edgetwin_in};
+use crate::support::snapshot::snapshot;
 
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(folder)
@@ -89,45 +92,45 @@ spec:
     fs::write(home.path().join("big.yaml"), manifest).unwrap();
     let arguments = ["gen-firmware", "big", "-f", "big.yaml", "--out", "out"];
     let run = edgetwin_in(home.path(), &arguments, "");
-    expect(
+    snapshot(
         &run,
-        78,
-        "",
-        "error[ET0505]: firmware has no driver for this part yet
- --> big.yaml:7:14
-  |
-7 |     - {type: bme280, properties: {pressure: environment/pressure}}
-  |              ^^^^^^
+        expect![[r#"
+        exit 78
+        --- stderr
+        error[ET0505]: firmware has no driver for this part yet
+         --> big.yaml:7:14
+          |
+        7 |     - {type: bme280, properties: {pressure: environment/pressure}}
+          |              ^^^^^^
 
-hint: the parts are lm35, ntc, ldr, grove-light, grove-loudness, analog, digital, dht11, dht22
+        hint: the parts are lm35, ntc, ldr, grove-light, grove-loudness, analog, digital, dht11, dht22
 
-error[ET0505]: firmware has no program `burst` yet
- --> big.yaml:8:24
-  |
-8 |   programs: [interval, burst]
-  |                        ^^^^^
+        error[ET0505]: firmware has no program `burst` yet
+         --> big.yaml:8:24
+          |
+        8 |   programs: [interval, burst]
+          |                        ^^^^^
 
-hint: the programs are interval, on-change, on-request, features
+        hint: the programs are interval, on-change, on-request, features
 
-error[ET0504]: a message of up to 162 bytes every 5 ms does not fit the serial line
- --> big.yaml:9:47
-  |
-9 |   transmission: {program: interval, interval: 5ms}
-  |                                               ^^^
+        error[ET0504]: a message of up to 162 bytes every 5 ms does not fit the serial line
+         --> big.yaml:9:47
+          |
+        9 |   transmission: {program: interval, interval: 5ms}
+          |                                               ^^^
 
-hint: at 115,200 Bd, 21 ms or more do
+        hint: at 115,200 Bd, 21 ms or more do
 
-error[ET0504]: this takes about 8254 of the uno's 2048 bytes of RAM and leaves less than 512 for the \
-         stack
-  --> big.yaml:10:18
-   |
-10 |   memory: {ring: 500}
-   |                  ^^^
+        error[ET0504]: this takes about 8254 of the uno's 2048 bytes of RAM and leaves less than 512 for the stack
+          --> big.yaml:10:18
+           |
+        10 |   memory: {ring: 500}
+           |                  ^^^
 
-hint: a ring of 52 readings would fit
+        hint: a ring of 52 readings would fit
 
-4 errors in 1 file. Nothing was written.
-",
+        4 errors in 1 file. Nothing was written.
+    "#]],
     );
     assert!(!home.path().join("out").exists());
 }

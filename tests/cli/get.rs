@@ -1,12 +1,12 @@
 //! `get`, `describe` and `events` against a running runtime.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-
+use expect_test::expect;
 use serde_json::Value;
 
-use crate::expect;
-use crate::runtime::Runtime;
+use crate::support::PATIENCE;
+use crate::support::process::Process;
+use crate::support::runtime::Runtime;
+use crate::support::snapshot::snapshot;
 
 const LAB: &str = "\
 kind: Twin
@@ -28,7 +28,7 @@ fn kinds_have_three_names_and_objects_three_spellings() {
     runtime.run_with(&["apply", "-", "--wait"], LAB);
     let names = "Twin/lab/a\nTwin/lab/b\nTwin/lab/set-1\nTwin/lab/set-2\n";
     for kind in ["twins", "twin", "tw", "Twin"] {
-        expect(&runtime.run(&["get", kind, "-n", "lab", "-o", "name"]), 0, names, "");
+        assert_eq!(runtime.printed(&["get", kind, "-n", "lab", "-o", "name"]), names);
     }
     for object in [
         &["twin", "a", "-n", "lab"][..],
@@ -36,22 +36,27 @@ fn kinds_have_three_names_and_objects_three_spellings() {
         &["Twin/lab/a"],
         &["twin", "lab:a"],
     ] {
-        let mut arguments = vec!["get", "-o", "name"];
-        arguments.extend(object);
-        expect(&runtime.run(&arguments), 0, "Twin/lab/a\n", "");
+        assert_eq!(runtime.printed(&[&["get", "-o", "name"], object].concat()), "Twin/lab/a\n");
     }
-    expect(
+    snapshot(
         &runtime.run(&["get", "twinz"]),
-        64,
-        "",
-        "error: there is no kind `twinz`\n\nhint: did you mean `twins`?\n",
+        expect![[r#"
+        exit 64
+        --- stderr
+        error: there is no kind `twinz`
+
+        hint: did you mean `twins`?
+    "#]],
     );
-    expect(
+    snapshot(
         &runtime.run(&["get", "twin", "a"]),
-        1,
-        "",
-        "error: there is no Twin/default/a\n\n\
-         hint: -n NAMESPACE looks in another namespace than `default`\n",
+        expect![[r#"
+        exit 1
+        --- stderr
+        error: there is no Twin/default/a
+
+        hint: -n NAMESPACE looks in another namespace than `default`
+    "#]],
     );
 }
 
@@ -61,11 +66,13 @@ fn labels_and_namespaces_choose() {
     runtime.run_with(&["apply", "-", "--wait"], LAB);
     let north = runtime.run(&["get", "twins", "-A", "-l", "room in (north)", "-o", "name"]);
     assert_eq!(north.stdout, "Twin/lab/a\nTwin/lab/set-1\nTwin/lab/set-2\n");
-    expect(
+    snapshot(
         &runtime.run(&["get", "twins"]),
-        0,
-        "",
-        "There are no twins in namespace `default`, but 4 in `lab`: use -n or -A.\n",
+        expect![[r#"
+        exit 0
+        --- stderr
+        There are no twins in namespace `default`, but 4 in `lab`: use -n or -A.
+    "#]],
     );
     assert_eq!(runtime.run(&["get", "twins", "-l", "a b"]).code, 64);
 }
@@ -121,14 +128,11 @@ fn describe_tells_all_about_an_object() {
 fn watching_shows_what_is_and_then_what_changes() {
     let runtime = Runtime::start();
     runtime.run_with(&["apply", "-", "--wait"], LAB);
-    let mut watching = Command::new(env!("CARGO_BIN_EXE_edgetwin"))
-        .args(["get", "twins", "-A", "-w", "-l", "room", "-o", "json", "--server", &runtime.server])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
-    let mut next = || {
-        let change: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let watch = ["get", "twins", "-A", "-w", "-l", "room", "-o", "json"];
+    let watching = Process::start(&[&watch[..], &["--server", &runtime.server]].concat());
+    let next = || {
+        let line = watching.stdout.recv_timeout(PATIENCE).unwrap();
+        let change: Value = serde_json::from_str(&line).unwrap();
         let name = change["object"]["metadata"]["name"].as_str().unwrap().to_owned();
         (change["type"].as_str().unwrap().to_owned(), name, change)
     };
@@ -146,6 +150,4 @@ fn watching_shows_what_is_and_then_what_changes() {
     assert_eq!(change["object"]["spec"]["attributes"]["floor"], 3);
     runtime.run(&["delete", "twin", "b", "-n", "lab"]);
     while next().0 != "DELETED" {}
-    watching.kill().unwrap();
-    watching.wait().unwrap();
 }

@@ -2,36 +2,48 @@
 
 use std::fs;
 
-use crate::{edgetwin_in, expect};
+use expect_test::expect;
+
+use crate::support::process::edgetwin_in;
+use crate::support::snapshot::snapshot;
 
 #[test]
 fn a_new_project_is_valid_and_is_not_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let run = edgetwin_in(directory.path(), &["init", "lab"], "");
-    expect(
+    snapshot(
         &run,
-        0,
-        "wrote lab/manifests/twins.yaml
-wrote lab/manifests/services.yaml
-wrote lab/manifests/rules.yaml
-wrote lab/README.md
-wrote lab/.gitignore
-wrote lab/.edgetwin/schema.json
-",
-        "\nNext: edgetwin validate lab/manifests\n",
+        expect![[r#"
+        exit 0
+        --- stdout
+        wrote lab/manifests/twins.yaml
+        wrote lab/manifests/services.yaml
+        wrote lab/manifests/rules.yaml
+        wrote lab/README.md
+        wrote lab/.gitignore
+        wrote lab/.edgetwin/schema.json
+        --- stderr
+
+        Next: edgetwin validate lab/manifests
+    "#]],
     );
-    expect(
+    snapshot(
         &edgetwin_in(directory.path(), &["validate", "lab/manifests", "--strict"], ""),
-        0,
-        "7 objects in 3 files are valid.\n",
-        "",
+        expect![[r#"
+            exit 0
+            --- stdout
+            7 objects in 3 files are valid.
+        "#]],
     );
-    expect(
+    snapshot(
         &edgetwin_in(directory.path(), &["init", "lab"], ""),
-        5,
-        "",
-        "error: `lab/manifests/twins.yaml` and 5 more exists already; nothing was written\n\n\
-         hint: name an empty directory, or overwrite with --force\n",
+        expect![[r#"
+        exit 5
+        --- stderr
+        error: `lab/manifests/twins.yaml` and 5 more exists already; nothing was written
+
+        hint: name an empty directory, or overwrite with --force
+    "#]],
     );
     assert_eq!(edgetwin_in(directory.path(), &["init", "lab", "--force"], "").code, 0);
 }

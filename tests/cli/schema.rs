@@ -1,6 +1,6 @@
 //! `schema`: what editors use.
 
-use crate::edgetwin;
+use crate::support::process::edgetwin;
 
 #[test]
 fn the_schema_accepts_the_examples() {

@@ -1,151 +1,89 @@
 //! `edgetwin serve`: registers, answers, renews, deregisters.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use edgetwin::registry::Registry;
-use edgetwin::registry::http::{Clock, router};
+use expect_test::expect;
+use serde_json::Value;
 
-use super::{edgetwin_in, expect};
+use crate::support::http;
+use crate::support::objects::model;
+use crate::support::process::{Process, command, edgetwin_in};
+use crate::support::runtime::Runtime;
+use crate::support::snapshot::snapshot;
 
-fn model(directory: &Path) {
-    let rows = (0..40).map(|i| format!("{i},{}\n", if i < 20 { "low" } else { "high" }));
-    let csv = "x,label\n".to_owned() + &rows.collect::<String>();
-    let run = edgetwin_in(directory, &["train", "-", "--target", "label", "-o", "m.etm"], &csv);
-    assert_eq!(run.code, 0, "{}", run.stderr);
+/// A process that serves, in this directory.
+fn serve(directory: &Path, arguments: &[&str]) -> Process {
+    Process::spawn(command().arg("serve").args(arguments).current_dir(directory))
 }
 
-/// A Eureka in this process.
-fn eureka() -> (Arc<Registry>, String) {
-    let registry = Arc::new(Registry::new(1));
-    let served = router(Arc::clone(&registry), Clock::default());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/eureka", listener.local_addr().unwrap());
-    listener.set_nonblocking(true).unwrap();
-    std::thread::spawn(move || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(
-            async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                axum::serve(listener, served).await.unwrap();
-            },
-        );
-    });
-    (registry, url)
+/// The instances of an application, as the runtime's registry tells them.
+fn instances(runtime: &Runtime, app: &str) -> Vec<Value> {
+    let address: SocketAddr = address(&runtime.eureka);
+    let (status, body) = http::request(address, "GET", &format!("/eureka/apps/{app}"), b"");
+    if status == 404 {
+        return Vec::new();
+    }
+    let app: Value = serde_json::from_str(&body).unwrap();
+    app["application"]["instance"].as_array().unwrap().clone()
 }
 
-struct Served {
-    process: Child,
-    said: BufReader<ChildStderr>,
-    lines: String,
-}
-
-impl Served {
-    fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_edgetwin"))
-            .arg("serve")
-            .args(arguments)
-            .current_dir(directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = BufReader::new(process.stderr.take().unwrap());
-        Self { process, said, lines: String::new() }
-    }
-
-    /// The rest of the first line that begins so.
-    fn says(&mut self, start: &str) -> String {
-        loop {
-            let mut line = String::new();
-            assert!(self.said.read_line(&mut line).unwrap() > 0, "{start}: {}", self.lines);
-            self.lines += &line;
-            if let Some(rest) = line.strip_prefix(start) {
-                return rest.trim().to_owned();
-            }
-        }
-    }
-
-    /// Asks it to stop; how long that took.
-    fn stop(mut self) -> (Option<i32>, Duration, String) {
-        let start = Instant::now();
-        let pid = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.said.read_to_string(&mut self.lines).unwrap();
-        let code = self.process.wait().unwrap().code();
-        (code, start.elapsed(), std::mem::take(&mut self.lines))
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // Already over, as a rule.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
+fn address(url: &str) -> SocketAddr {
+    let address = url.strip_prefix("http://").unwrap();
+    address.split('/').next().unwrap().parse().unwrap()
 }
 
 #[test]
 fn a_served_model_registers_answers_and_deregisters_within_two_seconds() {
-    let directory = tempfile::tempdir().unwrap();
-    model(directory.path());
-    let (registry, url) = eureka();
-    let mut served =
-        Served::start(directory.path(), &["m.etm", "--name", "judge", "--eureka", &url]);
-    let address: SocketAddr = served.says("http    http://").parse().unwrap();
-    served.says("registered judge as ");
-    let instance = registry.read(|t| t.app("JUDGE"))[0].clone();
-    assert_eq!(instance.endpoint.to_string(), address.to_string());
-    assert_eq!(instance.metadata["protocol"], "oip-v2");
+    let runtime = Runtime::start();
+    model(runtime.path());
+    let arguments = ["m.etm", "--name", "judge", "--eureka", &runtime.eureka];
+    let mut served = serve(runtime.path(), &arguments);
+    let at: SocketAddr = served.line("http    http://").parse().unwrap();
+    served.line("registered judge as ");
+    let instance = instances(&runtime, "JUDGE")[0].clone();
+    assert_eq!(
+        (&instance["port"]["$"], &instance["ipAddr"]),
+        (&at.port().into(), &"127.0.0.1".into())
+    );
+    assert_eq!(instance["metadata"]["protocol"], "oip-v2");
 
     let body = r#"{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","data":[35]}]}"#;
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "POST /v2/models/judge/infer HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let (_, answer) = http::request(at, "POST", "/v2/models/judge/infer", body.as_bytes());
     assert!(answer.contains(r#""data":["high"]"#), "{answer}");
 
     let (code, took, lines) = served.stop();
     assert_eq!(code, Some(0), "{lines}");
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(lines.contains("deregistered judge"), "{lines}");
-    assert_eq!(registry.read(|t| t.len()), 0);
+    assert_eq!(instances(&runtime, "JUDGE").len(), 0);
 }
 
 #[test]
 fn a_registry_that_forgets_is_told_again() {
-    let directory = tempfile::tempdir().unwrap();
-    model(directory.path());
-    let (registry, url) = eureka();
-    let mut served =
-        Served::start(directory.path(), &["j=m.etm", "--lease", "1s", "--eureka", &url]);
-    served.says("registered j as ");
-    let instance = registry.read(|t| t.app("J"))[0].clone();
-    assert!(registry.cancel("j", &instance.id, Clock::default().now()));
-    served.says("registered j as ");
-    assert_eq!(registry.read(|t| t.len()), 1);
+    let runtime = Runtime::start();
+    model(runtime.path());
+    let arguments = ["j=m.etm", "--lease", "1s", "--eureka", &runtime.eureka];
+    let mut served = serve(runtime.path(), &arguments);
+    served.line("registered j as ");
+    let id = instances(&runtime, "J")[0]["instanceId"].as_str().unwrap().to_owned();
+    let path = format!("/eureka/apps/J/{id}");
+    assert_eq!(http::request(address(&runtime.eureka), "DELETE", &path, b"").0, 200);
+    served.line("registered j as ");
+    assert_eq!(instances(&runtime, "J").len(), 1);
     assert_eq!(served.stop().0, Some(0));
 }
 
 #[test]
 fn a_registry_that_is_not_there_stops_neither_the_start_nor_the_end() {
-    let directory = tempfile::tempdir().unwrap();
-    model(directory.path());
+    let runtime = Runtime::start();
+    model(runtime.path());
     let gone = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/eureka", gone.local_addr().unwrap());
     drop(gone);
-    let mut served = Served::start(directory.path(), &["m.etm", "--eureka", &url]);
-    assert!(served.says("not registered m: ").contains("trying on"));
+    let mut served = serve(runtime.path(), &["m.etm", "--eureka", &url]);
+    assert!(served.line("not registered m: ").contains("trying on"));
     let (code, took, lines) = served.stop();
     assert_eq!(code, Some(0), "{lines}");
     assert!(took < Duration::from_secs(2), "{took:?}");
@@ -157,12 +95,14 @@ fn what_cannot_be_served_is_said_before_anything_listens() {
     model(directory.path());
     std::fs::write(directory.path().join("odd.etm"), "no model").unwrap();
     let serve = |arguments: &[&str]| edgetwin_in(directory.path(), arguments, "");
-    expect(
+    snapshot(
         &serve(&["serve", "odd.etm"]),
-        1,
-        "",
-        "error: odd.etm cannot be served\n  because this is not a model file (`edgetwin train` writes \
-         them)\n",
+        expect![[r#"
+        exit 1
+        --- stderr
+        error: odd.etm cannot be served
+          because this is not a model file (`edgetwin train` writes them)
+    "#]],
     );
     assert_eq!(serve(&["serve", "a.etm", "b.etm", "--name", "x"]).code, 64);
     assert_eq!(serve(&["serve", "m.etm", "--eureka", "https://x/eureka"]).code, 64);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::runtime::Runtime;
+use crate::support::runtime::Runtime;
 
 const LAB: &str = "\
 kind: TwinModel
@@ -32,6 +32,10 @@ metadata: {name: north, namespace: lab}
 spec: {seed: 5, duration: 700ms, nodes: [{twins: {matchLabels: {room: north}}, generator: environment}]}
 ";
 
+fn broker(runtime: &Runtime) -> String {
+    format!("mqtt://{}", runtime.mqtt)
+}
+
 /// The temperature of each twin, null where there was no reading.
 fn temperatures(runtime: &Runtime) -> Vec<(String, bool)> {
     let list = runtime.run(&["get", "twins", "-A", "-o", "json"]);
@@ -48,12 +52,11 @@ fn a_scenario_drives_its_twins_and_no_others() {
     let runtime = Runtime::start();
     let applied = runtime.run_with(&["apply", "-", "--wait"], LAB);
     assert_eq!(applied.code, 0, "{}", applied.stderr);
-    let path = runtime.directory.path().join("north.yaml");
-    std::fs::write(&path, SCENARIO).unwrap();
-    let path = path.to_str().unwrap();
-    let run = runtime.run(&["simulate", path, "--live", "--broker", &runtime.mqtt]);
+    runtime.write("north.yaml", SCENARIO);
+    let broker = broker(&runtime);
+    let run = runtime.run(&["simulate", "north.yaml", "--live", "--broker", &broker]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    let said = format!("nodes   2 simulated over {}, seed 5, for 0.7 s\n", runtime.mqtt);
+    let said = format!("nodes   2 simulated over {broker}, seed 5, for 0.7 s\n");
     assert_eq!(run.stderr, said);
     let twins = temperatures(&runtime);
     let wanted = [("other", false), ("set-1", true), ("set-2", true)];
@@ -63,7 +66,8 @@ fn a_scenario_drives_its_twins_and_no_others() {
 #[test]
 fn twins_are_chosen_by_label_and_having_none_is_an_error() {
     let runtime = Runtime::start();
-    let live = ["simulate", "--live", "--for", "500ms", "--broker", &runtime.mqtt];
+    let broker = broker(&runtime);
+    let live = ["simulate", "--live", "--for", "500ms", "--broker", &broker];
     let run = runtime.run(&live);
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("no twin at http://"), "{}", run.stderr);

@@ -1,8 +1,10 @@
 //! `edgetwin train`: report, model file, faults of the data and the recipe.
 
+use expect_test::expect;
 use serde_json::Value;
 
-use super::{edgetwin_in, expect};
+use crate::support::process::{Run, edgetwin_in};
+use crate::support::snapshot::snapshot;
 
 /// Readings whose label is plain: hot is more than 30.
 fn csv() -> String {
@@ -13,7 +15,7 @@ fn csv() -> String {
     "temperature,humidity,label\n".to_owned() + &rows.collect::<String>()
 }
 
-fn train(directory: &std::path::Path, more: &[&str]) -> super::Run {
+fn train(directory: &std::path::Path, more: &[&str]) -> Run {
     let mut arguments = vec!["train", "-", "--target", "label"];
     arguments.extend(more);
     edgetwin_in(directory, &arguments, &csv())
@@ -56,25 +58,33 @@ fn report_for_people_has_the_confusion_matrix() {
 #[test]
 fn slips_are_usage_errors_with_a_guess() {
     let directory = tempfile::tempdir().unwrap();
-    expect(
+    snapshot(
         &train(directory.path(), &["-p", "tress=3"]),
-        64,
-        "",
-        "error: there is no parameter `tress`; there are trees, depth, min-leaf, features\n\n\
-         hint: did you mean `trees`?\n",
+        expect![[r#"
+        exit 64
+        --- stderr
+        error: there is no parameter `tress`; there are trees, depth, min-leaf, features
+
+        hint: did you mean `trees`?
+    "#]],
     );
-    expect(
+    snapshot(
         &train(directory.path(), &["-p", "trees=0"]),
-        64,
-        "",
-        "error: parameter `trees` cannot be `0`: a whole number from 1 to 1000\n",
+        expect![[r#"
+        exit 64
+        --- stderr
+        error: parameter `trees` cannot be `0`: a whole number from 1 to 1000
+    "#]],
     );
-    expect(
+    snapshot(
         &train(directory.path(), &["--inputs", "temperatur"]),
-        64,
-        "",
-        "error: standard input: there is no column `temperatur`; the columns are temperature, humidity, label\n\n\
-         hint: did you mean `temperature`?\n",
+        expect![[r#"
+        exit 64
+        --- stderr
+        error: standard input: there is no column `temperatur`; the columns are temperature, humidity, label
+
+        hint: did you mean `temperature`?
+    "#]],
     );
 }
 
@@ -86,12 +96,15 @@ fn faults_of_the_data_name_their_line_and_write_nothing() {
         &["train", "-", "--target", "l", "-o", "m.etm"],
         "a,l\n1,x\nwarm,y\n",
     );
-    expect(
+    snapshot(
         &run,
-        1,
-        "",
-        "error: standard input: line 3, column `a`: `warm` is not a number\n\n\
-         hint: name the columns to learn from with --inputs\n",
+        expect![[r#"
+        exit 1
+        --- stderr
+        error: standard input: line 3, column `a`: `warm` is not a number
+
+        hint: name the columns to learn from with --inputs
+    "#]],
     );
     assert!(!directory.path().join("m.etm").exists());
 }

@@ -1,6 +1,9 @@
 //! What all verbs share: usage errors, help, version, errors as JSON.
 
-use crate::{edgetwin, expect};
+use expect_test::expect;
+
+use crate::support::process::edgetwin;
+use crate::support::snapshot::snapshot;
 
 #[test]
 fn a_usage_error_is_64_and_help_is_0() {
@@ -18,28 +21,42 @@ fn a_usage_error_is_64_and_help_is_0() {
 
 #[test]
 fn version_says_what_is_read() {
-    let version = env!("CARGO_PKG_VERSION");
-    expect(&edgetwin(&["version"]), 0, &format!("edgetwin {version}\n"), "");
-    expect(&edgetwin(&["--version"]), 0, &format!("edgetwin {version}\n"), "");
+    snapshot(
+        &edgetwin(&["version"]),
+        expect![[r#"
+        exit 0
+        --- stdout
+        edgetwin [VERSION]
+    "#]],
+    );
+    snapshot(
+        &edgetwin(&["--version"]),
+        expect![[r#"
+        exit 0
+        --- stdout
+        edgetwin [VERSION]
+    "#]],
+    );
 }
 
 #[test]
 fn errors_are_json_if_data_is() {
-    expect(
+    snapshot(
         &edgetwin(&["explain", "Twn", "-o", "json"]),
-        1,
-        "",
-        r#"{
-  "error": {
-    "causes": [],
-    "hints": [
-      "`edgetwin explain` lists the kinds"
-    ],
-    "kind": "failed",
-    "message": "there is no kind `Twn`; did you mean `Twin`?"
-  }
-}
-"#,
+        expect![[r#"
+        exit 1
+        --- stderr
+        {
+          "error": {
+            "causes": [],
+            "hints": [
+              "`edgetwin explain` lists the kinds"
+            ],
+            "kind": "failed",
+            "message": "there is no kind `Twn`; did you mean `Twin`?"
+          }
+        }
+    "#]],
     );
     let run = edgetwin(&["explain", "--nonsense", "--output=json"]);
     assert_eq!(run.code, 64);

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use expect_test::expect;
 use serde_json::Value;
 
-use crate::{edgetwin, edgetwin_in, expect};
+use crate::support::process::{edgetwin, edgetwin_in};
+use crate::support::snapshot::snapshot;
 
 #[test]
 fn every_example_is_valid() {
@@ -80,80 +82,85 @@ fn edgetwin_codes() -> Vec<String> {
 
 #[test]
 fn a_mistake_is_shown_with_its_line_a_caret_and_the_cure() {
-    expect(
+    snapshot(
         &edgetwin(&["validate", "tests/data/invalid/unknown-service.yaml"]),
-        78,
-        "",
-        "error[ET0203]: Twin `farm:node-17` names a service that nobody declares
- --> tests/data/invalid/unknown-service.yaml:8:14
-  |
-8 |   services: [anomaly-forrest]
-  |              ^^^^^^^^^^^^^^^ no Service `anomaly-forrest` in the file read
+        expect![[r#"
+        exit 78
+        --- stderr
+        error[ET0203]: Twin `farm:node-17` names a service that nobody declares
+         --> tests/data/invalid/unknown-service.yaml:8:14
+          |
+        8 |   services: [anomaly-forrest]
+          |              ^^^^^^^^^^^^^^^ no Service `anomaly-forrest` in the file read
 
-hint: did you mean `anomaly-forest` (tests/data/invalid/unknown-service.yaml:2)?
-hint: a service that registers itself needs `external: true` in a Service document
+        hint: did you mean `anomaly-forest` (tests/data/invalid/unknown-service.yaml:2)?
+        hint: a service that registers itself needs `external: true` in a Service document
 
-error[ET0203]: Twin `farm:node-18` names a service that nobody declares
-  --> tests/data/invalid/unknown-service.yaml:15:5
-   |
-15 |     nobody: {every: 1s}
-   |     ^^^^^^ no Service `nobody` in the file read
+        error[ET0203]: Twin `farm:node-18` names a service that nobody declares
+          --> tests/data/invalid/unknown-service.yaml:15:5
+           |
+        15 |     nobody: {every: 1s}
+           |     ^^^^^^ no Service `nobody` in the file read
 
-hint: a service that registers itself needs `external: true` in a Service document
+        hint: a service that registers itself needs `external: true` in a Service document
 
-2 errors in 1 file. Nothing would be applied.
-",
+        2 errors in 1 file. Nothing would be applied.
+    "#]],
     );
 }
 
 #[test]
 fn json_diagnostics_are_data() {
-    expect(
+    snapshot(
         &edgetwin_in(
             Path::new("tests/data/invalid"),
             &["validate", "unknown-program.yaml", "-o", "json"],
             "",
         ),
-        78,
-        r#"{
-  "diagnostics": [
-    {
-      "code": "ET0207",
-      "column": 27,
-      "file": "unknown-program.yaml",
-      "help": "did you mean `interval`?\nthe programs are `interval`, `on-change`, `burst`, `features`, `raw`, `aggregate`, `predict`, `on-request` and `schedule`; a NodeProfile can list more",
-      "line": 4,
-      "message": "Twin `default:a` names a program that no firmware has",
-      "severity": "error"
-    }
-  ]
-}
-"#,
-        "",
+        expect![[r#"
+            exit 78
+            --- stdout
+            {
+              "diagnostics": [
+                {
+                  "code": "ET0207",
+                  "column": 27,
+                  "file": "unknown-program.yaml",
+                  "help": "did you mean `interval`?\nthe programs are `interval`, `on-change`, `burst`, `features`, `raw`, `aggregate`, `predict`, `on-request` and `schedule`; a NodeProfile can list more",
+                  "line": 4,
+                  "message": "Twin `default:a` names a program that no firmware has",
+                  "severity": "error"
+                }
+              ]
+            }
+        "#]],
     );
 }
 
 #[test]
 fn standard_input_is_a_manifest_too() {
     let root = Path::new(".");
-    expect(
+    snapshot(
         &edgetwin_in(root, &["validate", "-"], "kind: Twin\nmetadata: {name: a}\nspec: {}\n"),
-        0,
-        "1 object in 1 file is valid.\n",
-        "",
+        expect![[r#"
+            exit 0
+            --- stdout
+            1 object in 1 file is valid.
+        "#]],
     );
-    expect(
+    snapshot(
         &edgetwin_in(root, &["validate", "-"], "kind: Twin\nmetadata: {name: a}\n"),
-        78,
-        "",
-        "error[ET0105]: Twin `default:a` has no `spec`
- --> <stdin>:1:1
-  |
-1 | kind: Twin
-  | ^
+        expect![[r#"
+            exit 78
+            --- stderr
+            error[ET0105]: Twin `default:a` has no `spec`
+             --> <stdin>:1:1
+              |
+            1 | kind: Twin
+              | ^
 
-1 error in 1 file. Nothing would be applied.
-",
+            1 error in 1 file. Nothing would be applied.
+        "#]],
     );
 }
 
@@ -166,23 +173,24 @@ fn warnings_do_not_fail_unless_asked() {
 
 #[test]
 fn a_path_that_cannot_be_read_is_a_mistake_like_others() {
-    expect(
+    snapshot(
         &edgetwin(&["validate", "nowhere", "tests/data/invalid/unknown-api-version.yaml"]),
-        78,
-        "",
-        "error[ET0103]: `edgetwin.dev/v2` is not a value of `apiVersion` in Twin `default:a`
- --> tests/data/invalid/unknown-api-version.yaml:1:13
-  |
-1 | apiVersion: edgetwin.dev/v2
-  |             ^^^^^^^^^^^^^^^
+        expect![[r#"
+            exit 78
+            --- stderr
+            error[ET0103]: `edgetwin.dev/v2` is not a value of `apiVersion` in Twin `default:a`
+             --> tests/data/invalid/unknown-api-version.yaml:1:13
+              |
+            1 | apiVersion: edgetwin.dev/v2
+              |             ^^^^^^^^^^^^^^^
 
-hint: write `edgetwin.dev/v1alpha1`, or leave the line out
+            hint: write `edgetwin.dev/v1alpha1`, or leave the line out
 
-error[ET0001]: `nowhere` cannot be read: it does not exist
-  --> nowhere
+            error[ET0001]: `nowhere` cannot be read: it does not exist
+              --> nowhere
 
-2 errors in 2 files. Nothing would be applied.
-",
+            2 errors in 2 files. Nothing would be applied.
+        "#]],
     );
 }
 
@@ -196,15 +204,26 @@ fn names_and_yaml_of_what_was_read() {
     let run = edgetwin(&["validate", "manifests/quickstart", "-o", "yaml"]);
     assert!(run.stdout.ends_with("kind: List\n"), "{}", run.stdout);
     let again = edgetwin_in(Path::new("."), &["validate", "-"], &run.stdout);
-    expect(&again, 0, "14 objects in 1 file are valid.\n", "");
+    snapshot(
+        &again,
+        expect![[r#"
+        exit 0
+        --- stdout
+        14 objects in 1 file are valid.
+    "#]],
+    );
 }
 
 #[test]
 fn nothing_to_validate_is_a_usage_error() {
-    expect(
+    snapshot(
         &edgetwin(&["validate"]),
-        64,
-        "",
-        "error: nothing to validate\n\nhint: name files or directories: `edgetwin validate manifests/`\n",
+        expect![[r#"
+        exit 64
+        --- stderr
+        error: nothing to validate
+
+        hint: name files or directories: `edgetwin validate manifests/`
+    "#]],
     );
 }
