@@ -20,11 +20,13 @@ use tokio::sync::watch;
 use crate::base::clock::now_us;
 use crate::base::http::{self, Guard};
 use crate::base::telemetry::{Severity, Telemetry};
-use crate::broker::listener::{self, Outbox};
+use crate::broker::listener;
 use crate::cacc::driver::Control;
 use crate::ditto;
 use crate::edgeai;
+use crate::gateway::directory::Directory;
 use crate::gateway::external::{self, Broker};
+use crate::gateway::outbox::Outbox;
 use crate::reconcile::{self, Reconciler, ReconcilerContext};
 use crate::registry::http::Clock;
 use crate::registry::{self, Registry};
@@ -32,7 +34,6 @@ use crate::store::Options;
 use crate::store::disk::Directory as DiskDirectory;
 use crate::trigger::{Trigger, TriggerReaction};
 use crate::twin::aggregate::Aggregates;
-use crate::wire::Directory;
 use crate::writer::{Found, Reaction, Writer};
 
 /// The drain at the end takes no longer than this.
@@ -283,7 +284,7 @@ impl Runtime {
     /// # Errors
     /// When the MQTT thread cannot be started.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), StartError> {
-        let context = listener::Context {
+        let context = crate::gateway::intake::Context {
             writer: self.writer.clone(),
             directory: self.directory.clone(),
             telemetry: self.telemetry.clone(),
@@ -377,7 +378,7 @@ fn session_name(state: &Path) -> io::Result<String> {
 
 fn mqtt_thread(
     front: Front,
-    context: listener::Context,
+    context: crate::gateway::intake::Context,
     stop: watch::Receiver<bool>,
 ) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

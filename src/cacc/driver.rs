@@ -22,12 +22,14 @@ use super::rule::Rule;
 use crate::base::clock::now_us;
 use crate::base::telemetry::{Severity, Telemetry};
 use crate::base::time::rfc3339;
-use crate::broker::listener::{INLINE_COMMIT_MAX, Outbox};
+use crate::gateway::directory::Uplinks;
+use crate::gateway::outbox::Outbox;
 use crate::twin::aggregate::Aggregates;
 use crate::twin::path::Path;
 use crate::twin::{Change, ThingId};
 use crate::wire::Uplink;
-use crate::wire::{Leaf, Topic, Uplinks};
+use crate::wire::{Leaf, Topic};
+use crate::writer::INLINE_COMMIT_MAX;
 use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
 
 /// Inputs that wait for the controller; a few seconds of a full load. Beyond it the state of all

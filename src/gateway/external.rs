@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::base::clock::now_us;
 use crate::base::http::stopped;
 use crate::base::telemetry::Severity;
-use crate::broker::listener::{Context, PACKET_LEN_MAX};
+use crate::gateway::intake::{Context, PACKET_LEN_MAX};
 use crate::gateway::intake::{Taken, take_reading};
 
 /// Readings that the broker may send before the first of them is acknowledged.

@@ -5,14 +5,48 @@ use mqtt_protocol_core::mqtt::result_code::DisconnectReasonCode;
 
 use crate::base::clock::now_us;
 use crate::base::telemetry::Severity;
-use crate::broker::listener::{Context, Reason};
+use crate::base::telemetry::Telemetry;
+use crate::gateway::directory::{Directory, Uplinks};
+use crate::gateway::outbox::Outbox;
 use crate::store::AppendError;
 use crate::twin::path::Path;
 use crate::twin::sequence::Stamp;
 use crate::twin::{Change, Refusal, ThingId};
 use crate::wire::Uplink;
 use crate::wire::{Leaf, PayloadError, Topic};
-use crate::writer::{Origin, Precondition, Rejected, Request};
+use crate::writer::{Origin, Precondition, Rejected, Request, Writer};
+use std::sync::Arc;
+
+/// Largest packet taken, bytes; announced to MQTT 5 clients, others are disconnected.
+pub const PACKET_LEN_MAX: u32 = 1 << 20;
+
+/// What intake works with, whichever way a message came.
+#[derive(Clone)]
+pub struct Context {
+    /// Takes readings.
+    pub writer: Arc<Writer>,
+    /// Knows the models.
+    pub directory: Arc<Directory>,
+    /// Counts.
+    pub telemetry: Arc<Telemetry>,
+    /// Verdicts to publish; a [`Sink`] of the writer.
+    pub outbox: Arc<Outbox>,
+    /// Has the writer's own thread commit.
+    pub kick: Arc<dyn Fn() + Send + Sync>,
+    /// Is told what nodes say beside their readings.
+    pub uplinks: Arc<dyn Uplinks>,
+}
+
+/// Outcome of a PUBLISH, as MQTT 5 says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Success,
+    NoSubscribers,
+    NotAuthorized,
+    TopicInvalid,
+    PayloadInvalid,
+    QuotaExceeded,
+}
 
 /// What became of a message.
 pub(crate) enum Taken {

@@ -312,7 +312,7 @@ impl Trigger {
         match link.writer.submit(request, now_us()) {
             Ok(_) => {
                 self.telemetry.verdicts.inc();
-                if link.writer.counts().commit_time > crate::broker::listener::INLINE_COMMIT_MAX {
+                if link.writer.counts().commit_time > crate::writer::INLINE_COMMIT_MAX {
                     (link.kick)();
                 } else {
                     link.writer.commit();

@@ -14,12 +14,15 @@
 
 mod command;
 mod decimal;
+mod error;
 mod line;
+mod model;
 mod pairs;
 mod reading;
 mod sample;
 #[cfg(test)]
 mod tests;
+mod topic;
 mod tx;
 mod uplink;
 mod words;
@@ -28,13 +31,13 @@ pub use command::{
     ActValue, BODY_LEN_MAX, BodyError, Command, Desired, Op, PROPERTIES_MAX, Prog, Ttl,
 };
 pub use decimal::{DECIMAL_MAX, Decimal};
+pub use error::{PayloadError, READING_LEN_MAX, ValueKind};
 pub use line::{FrameError, LINE_LEN_MAX, Line, crc16, frame_down, frame_up, unframe};
+pub use model::{NodeModel, PropertyRule};
 pub use pairs::Pairs;
-pub use reading::{
-    Directory, Leaf, NodeModel, PayloadError, PropertyRule, READING_LEN_MAX, Reading, STATISTICS,
-    Topic, Uplinks, ValueKind, decode, decode_features,
-};
+pub use reading::{Reading, STATISTICS, decode, decode_features};
 pub use sample::{Features, Head, Measured, PropertyStats, RESERVED, Sample, Stats};
+pub use topic::{Leaf, Topic};
 pub use tx::Tx;
 pub use uplink::{Ack, Event, RSSI, State, Uplink, UplinkError};
 pub use words::{AckStatus, Cause, EventKind, Program};

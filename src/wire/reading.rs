@@ -8,109 +8,13 @@
 //!
 //! Not here: sockets (`broker::listener`), twins (`twin`).
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
-
 use serde_json::Value;
 
+use super::error::{PayloadError, READING_LEN_MAX};
+use super::model::NodeModel;
+use crate::twin::Object;
 use crate::twin::path::is_key;
 use crate::twin::sequence::Stamp;
-use crate::twin::{Object, ThingId};
-
-/// Largest reading, bytes. A node's buffer is a few hundred; a batch of features a few thousand.
-/// A larger one is refused as `TooLarge`.
-pub const READING_LEN_MAX: usize = 64 * 1024;
-
-/// What a message of a node is about: the last part of its topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Leaf {
-    /// `state`: what the node is, retained, with the last will `{"up": 0, "boot": B}`. Of any MQTT
-    /// client `{"up": 1, "boot": B}` will do, and `rssi` (dBm, negative) and `battery` (percent, 0 to
-    /// 100) may stand beside them; see [`super::State`].
-    State,
-    /// `data`: a reading.
-    Data,
-    /// `feat`: features computed by the node.
-    Features,
-    /// `event`: lease, overflow, sensor fault.
-    Event,
-    /// `ack`: of a command.
-    Ack,
-    /// `cmd`: a command, from the edge.
-    Command,
-    /// `desired`: retained configuration, from the edge.
-    Desired,
-    /// `fw`: retained firmware manifest, from the edge.
-    Firmware,
-    /// `verdict/<service>`, from the edge.
-    Verdict(String),
-}
-
-/// A topic of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topic {
-    /// The node's twin.
-    pub thing: ThingId,
-    /// What it is about.
-    pub leaf: Leaf,
-}
-
-impl Topic {
-    /// Parses a topic; `None` for one that is not below `et/v1/`, an error for one that is and
-    /// names no node or leaf.
-    ///
-    /// ```
-    /// use edgetwin::wire::{Leaf, Topic};
-    /// let topic = Topic::parse("et/v1/farm/node-17/data").unwrap().unwrap();
-    /// assert_eq!((topic.thing.as_str(), &topic.leaf), ("farm:node-17", &Leaf::Data));
-    /// assert_eq!(topic.to_string(), "et/v1/farm/node-17/data");
-    /// assert!(Topic::parse("home/lamp").is_none());
-    /// ```
-    pub fn parse(topic: &str) -> Option<Result<Self, PayloadError>> {
-        let rest = topic.strip_prefix("et/v1/")?;
-        let mut parts = rest.splitn(3, '/');
-        let (namespace, name) =
-            (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let bad = || PayloadError::Topic(topic.chars().take(200).collect());
-        let leaf = match parts.next() {
-            Some("state") => Leaf::State,
-            Some("data") => Leaf::Data,
-            Some("feat") => Leaf::Features,
-            Some("event") => Leaf::Event,
-            Some("ack") => Leaf::Ack,
-            Some("cmd") => Leaf::Command,
-            Some("desired") => Leaf::Desired,
-            Some("fw") => Leaf::Firmware,
-            Some(other) => match other.strip_prefix("verdict/") {
-                Some(service) if is_key(service) => Leaf::Verdict(service.to_owned()),
-                _ => return Some(Err(bad())),
-            },
-            None => return Some(Err(bad())),
-        };
-        match ThingId::parse(&format!("{namespace}:{name}")) {
-            Ok(thing) => Some(Ok(Self { thing, leaf })),
-            Err(_) => Some(Err(bad())),
-        }
-    }
-}
-
-impl fmt::Display for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "et/v1/{}/{}/", self.thing.namespace(), self.thing.name())?;
-        match &self.leaf {
-            Leaf::State => f.write_str("state"),
-            Leaf::Data => f.write_str("data"),
-            Leaf::Features => f.write_str("feat"),
-            Leaf::Event => f.write_str("event"),
-            Leaf::Ack => f.write_str("ack"),
-            Leaf::Command => f.write_str("cmd"),
-            Leaf::Desired => f.write_str("desired"),
-            Leaf::Firmware => f.write_str("fw"),
-            Leaf::Verdict(service) => write!(f, "verdict/{service}"),
-        }
-    }
-}
 
 /// One message of a node, decoded and checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,171 +31,6 @@ pub struct Reading {
     pub program: Option<String>,
     /// Sent later than measured.
     pub old: bool,
-}
-
-/// Why a message is no reading.
-#[derive(Debug, Clone, PartialEq)]
-pub enum PayloadError {
-    /// The topic is below `et/v1/` and is none of a node's.
-    Topic(String),
-    /// Larger than [`READING_LEN_MAX`].
-    TooLarge(usize),
-    /// Not JSON; what the parser says.
-    NotJson(String),
-    /// JSON, and not an object with at least one value.
-    NotAReading(&'static str),
-    /// A reserved field has the wrong type.
-    Field(&'static str, &'static str),
-    /// The model has no such property.
-    Unknown(String),
-    /// The property is of another type.
-    Type(String, ValueKind),
-    /// The property is outside the model's range.
-    Range(String, f64, Option<f64>, Option<f64>),
-    /// The name is in several features, or the twin has no model: say which feature is meant.
-    Ambiguous(String),
-}
-
-impl PayloadError {
-    /// A stable word for counters and events.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Topic(_) => "MalformedTopic",
-            Self::TooLarge(_) => "TooLarge",
-            Self::NotJson(_) => "NotJson",
-            Self::NotAReading(_) | Self::Field(..) => "NotAReading",
-            Self::Unknown(_) => "UnknownProperty",
-            Self::Type(..) => "WrongType",
-            Self::Range(..) => "OutOfRange",
-            Self::Ambiguous(_) => "AmbiguousProperty",
-        }
-    }
-}
-
-impl fmt::Display for PayloadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Topic(topic) => write!(
-                f,
-                "`{topic}` is not a node's topic: et/v1/<namespace>/<name>/<data|state|feat|event|ack|…>"
-            ),
-            Self::TooLarge(len) => {
-                write!(f, "the reading has {len} bytes; {READING_LEN_MAX} are the most")
-            }
-            Self::NotJson(why) => write!(f, "the payload is not JSON: {why}"),
-            Self::NotAReading(why) => f.write_str(why),
-            Self::Field(field, wanted) => write!(f, "`{field}` must be {wanted}"),
-            Self::Unknown(property) => write!(f, "the twin's model has no property `{property}`"),
-            Self::Type(property, kind) => write!(f, "`{property}` must be {kind}"),
-            Self::Range(property, value, min, max) => {
-                write!(f, "`{property}` is {value}, outside the model's range")?;
-                match (min, max) {
-                    (Some(min), Some(max)) => write!(f, " {min} to {max}"),
-                    (Some(min), None) => write!(f, ", {min} or more"),
-                    (None, Some(max)) => write!(f, ", {max} or less"),
-                    (None, None) => Ok(()),
-                }
-            }
-            Self::Ambiguous(property) => write!(
-                f,
-                "`{property}` is not in just one feature of the twin's model; write {{\"<feature>\": {{\"{property}\": …}}}}"
-            ),
-        }
-    }
-}
-
-/// What kind of value a property takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ValueKind {
-    /// Any JSON number.
-    Number,
-    /// A JSON number without a fraction.
-    Integer,
-    /// `true` or `false`.
-    Boolean,
-    /// Text.
-    Text,
-    /// An object.
-    Object,
-    /// An array.
-    Array,
-}
-
-impl fmt::Display for ValueKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Number => "a number",
-            Self::Integer => "an integer",
-            Self::Boolean => "true or false",
-            Self::Text => "a string",
-            Self::Object => "an object",
-            Self::Array => "an array",
-        })
-    }
-}
-
-/// What a property of a model takes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PropertyRule {
-    /// Kind of value.
-    pub kind: ValueKind,
-    /// Least number.
-    pub minimum: Option<f64>,
-    /// Greatest number.
-    pub maximum: Option<f64>,
-}
-
-/// What the twins of a model measure: properties by feature.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct NodeModel {
-    features: BTreeMap<String, BTreeMap<String, PropertyRule>>,
-    /// The feature of each name that is in just one.
-    short: HashMap<String, Option<String>>,
-}
-
-impl NodeModel {
-    /// A model with these features.
-    pub fn new(features: BTreeMap<String, BTreeMap<String, PropertyRule>>) -> Self {
-        let mut short: HashMap<String, Option<String>> = HashMap::new();
-        for (feature, properties) in &features {
-            for property in properties.keys() {
-                let only = short.entry(property.clone()).or_insert_with(|| Some(feature.clone()));
-                if only.as_ref() != Some(feature) {
-                    *only = None;
-                }
-            }
-        }
-        Self { features, short }
-    }
-
-    /// Properties by feature.
-    pub fn features(&self) -> &BTreeMap<String, BTreeMap<String, PropertyRule>> {
-        &self.features
-    }
-
-    fn check(&self, feature: &str, property: &str, value: &Value) -> Result<(), PayloadError> {
-        let name = || format!("{feature}/{property}");
-        let rule = self.features.get(feature).and_then(|properties| properties.get(property));
-        let rule = rule.ok_or_else(|| PayloadError::Unknown(name()))?;
-        let fits = match rule.kind {
-            ValueKind::Number => value.is_number(),
-            ValueKind::Integer => value.as_f64().is_some_and(|number| number.fract() == 0.0),
-            ValueKind::Boolean => value.is_boolean(),
-            ValueKind::Text => value.is_string(),
-            ValueKind::Object => value.is_object(),
-            ValueKind::Array => value.is_array(),
-        };
-        if !fits {
-            return Err(PayloadError::Type(name(), rule.kind));
-        }
-        if let Some(number) = value.as_f64()
-            && (rule.minimum.is_some_and(|least| number < least)
-                || rule.maximum.is_some_and(|most| number > most))
-        {
-            return Err(PayloadError::Range(name(), number, rule.minimum, rule.maximum));
-        }
-        Ok(())
-    }
 }
 
 /// Decodes a reading. Without a model any property is taken, by feature.
@@ -334,7 +73,7 @@ pub fn decode(payload: &[u8], model: Option<&NodeModel>) -> Result<Reading, Payl
             ("program", Value::String(program)) => reading.program = Some(program),
             ("program", _) => return Err(PayloadError::Field("program", "a string")),
             (_, Value::Object(properties))
-                if model.is_none_or(|model| model.features.contains_key(&key)) =>
+                if model.is_none_or(|model| model.features().contains_key(&key)) =>
             {
                 for (property, value) in &properties {
                     match model {
@@ -350,7 +89,7 @@ pub fn decode(payload: &[u8], model: Option<&NodeModel>) -> Result<Reading, Payl
                 }
             }
             (_, value) => {
-                let feature = match model.and_then(|model| model.short.get(&key)) {
+                let feature = match model.and_then(|model| model.feature_of(&key)) {
                     Some(Some(feature)) => feature,
                     None if model.is_some() => return Err(PayloadError::Unknown(key)),
                     _ => return Err(PayloadError::Ambiguous(key)),
@@ -423,37 +162,12 @@ fn counter(field: &'static str, value: &Value) -> Result<u64, PayloadError> {
     value.as_u64().ok_or(PayloadError::Field(field, "a whole number, 0 or more"))
 }
 
-/// Is told what nodes say beside their readings: answers, events, states.
-pub trait Uplinks: Send + Sync {
-    /// A node said something. Called by the thread of all connections: hands over, does not wait.
-    fn heard(&self, thing: ThingId, uplink: super::Uplink);
-}
-
-/// Which model each twin's readings are checked against.
-#[derive(Debug, Default)]
-pub struct Directory {
-    models: RwLock<HashMap<ThingId, Arc<NodeModel>>>,
-}
-
-impl Directory {
-    /// The model of a twin; `None` where its readings are not checked.
-    pub fn model(&self, thing: &ThingId) -> Option<Arc<NodeModel>> {
-        self.models.read().unwrap_or_else(PoisonError::into_inner).get(thing).cloned()
-    }
-
-    /// Sets or removes the model of a twin.
-    pub fn set(&self, thing: ThingId, model: Option<Arc<NodeModel>>) {
-        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        match model {
-            Some(model) => models.insert(thing, model),
-            None => models.remove(&thing),
-        };
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::wire::{PropertyRule, ValueKind};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -530,20 +244,6 @@ mod tests {
         let wrong = payload.to_string().replace("light", "colour");
         let refused = decode_features(wrong.as_bytes(), Some(&model())).unwrap_err();
         assert_eq!(refused.reason(), "UnknownProperty");
-    }
-
-    #[test]
-    fn topics_below_ours_that_name_no_node_are_malformed() {
-        for topic in [
-            "et/v1/",
-            "et/v1/a/b",
-            "et/v1/1a/b/data",
-            "et/v1/a//data",
-            "et/v1/a/b/x",
-            "et/v1/a/b/data/c",
-        ] {
-            assert!(Topic::parse(topic).unwrap().is_err(), "{topic}");
-        }
     }
 
     proptest! {

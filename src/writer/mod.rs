@@ -30,6 +30,8 @@ use crate::store::{self, AppendError, Log, Options, Recovered, Recovery};
 use crate::twin::path::Path;
 use crate::twin::{Action, Change, Event, Refusal, ThingId, Twin, apply, decide};
 
+/// A disk whose batches take longer is left to the writer's own thread.
+pub const INLINE_COMMIT_MAX: Duration = Duration::from_millis(2);
 /// Changes that follow from changes: a verdict may call for another service, and so on to this
 /// depth; what goes beyond is dropped and reported.
 pub const REACTION_DEPTH_MAX: u8 = 4;

@@ -24,7 +24,6 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mqtt_protocol_core::mqtt::Version;
@@ -39,16 +38,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
-use crate::base::telemetry::Telemetry;
 use crate::broker::frame::{Framer, Violation};
 use crate::broker::memory::{Broker, ClientId, Message, Subscription};
-use crate::wire::{Directory, Leaf, Topic, Uplinks};
-use crate::writer::{Committed, Origin, Sink, Writer};
+use crate::gateway::intake::{Context, PACKET_LEN_MAX, Reason};
+use crate::writer::INLINE_COMMIT_MAX;
 
 use publish::{Incoming, incoming};
 
-/// Largest packet taken, bytes; announced to MQTT 5 clients, others are disconnected.
-pub const PACKET_LEN_MAX: u32 = 1 << 20;
 /// Messages that a client may have unacknowledged towards us; announced to MQTT 5 clients.
 pub const RECEIVE_MAX: u16 = 1024;
 /// Topic aliases that a client may use.
@@ -61,89 +57,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const OUTGOING_BYTES_MAX: usize = 1 << 20;
 /// Messages waiting for the disk beyond which no socket is read.
 pub const PENDING_MAX: usize = 65_536;
-/// A disk whose batches take longer is left to the writer's own thread.
-pub const INLINE_COMMIT_MAX: Duration = Duration::from_millis(2);
 /// Read from one socket before the next one has its turn, bytes.
 const READ_LEN: usize = 64 * 1024;
-
-/// What the listener works with.
-#[derive(Clone)]
-pub struct Context {
-    /// Takes readings.
-    pub writer: Arc<Writer>,
-    /// Knows the models.
-    pub directory: Arc<Directory>,
-    /// Counts.
-    pub telemetry: Arc<Telemetry>,
-    /// Verdicts to publish; a [`Sink`] of the writer.
-    pub outbox: Arc<Outbox>,
-    /// Has the writer's own thread commit.
-    pub kick: Arc<dyn Fn() + Send + Sync>,
-    /// Is told what nodes say beside their readings.
-    pub uplinks: Arc<dyn Uplinks>,
-}
-
-/// Messages of the runtime on their way to subscribers: verdicts that became durable, and whatever
-/// else it publishes.
-#[derive(Default)]
-pub struct Outbox {
-    waiting: Mutex<VecDeque<(String, Vec<u8>, bool)>>,
-    wake: Notify,
-}
-
-/// Messages of the runtime that wait for the listener; beyond it the oldest is dropped.
-const OUTBOX_MAX: usize = 65_536;
-
-impl Outbox {
-    /// Publishes a message at QoS 1.
-    pub fn publish(&self, topic: String, payload: Vec<u8>, retain: bool) {
-        self.publish_all([(topic, payload, retain)]);
-    }
-
-    fn publish_all(&self, messages: impl IntoIterator<Item = (String, Vec<u8>, bool)>) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for message in messages {
-            if waiting.len() == OUTBOX_MAX {
-                waiting.pop_front();
-            }
-            waiting.push_back(message);
-        }
-        let any = !waiting.is_empty();
-        drop(waiting);
-        if any {
-            self.wake.notify_one();
-        }
-    }
-
-    /// What waits, oldest first.
-    pub(crate) fn take(&self) -> VecDeque<(String, Vec<u8>, bool)> {
-        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Outbox {
-    /// Returns when something may wait.
-    pub(crate) async fn filled(&self) {
-        self.wake.notified().await;
-    }
-}
-
-impl Sink for Outbox {
-    fn committed(&self, changes: &[Committed]) {
-        // Once for all of them: each lock and each wake-up may cost another thread's time.
-        let mut messages = Vec::new();
-        for change in changes {
-            let Origin::Service(service) = &change.origin else { continue };
-            let (Some(value), Some(_)) = (&change.event.value, &change.after) else { continue };
-            let topic =
-                Topic { thing: change.id.clone(), leaf: Leaf::Verdict(service.to_string()) };
-            messages.push((topic.to_string(), value.to_string().into_bytes(), false));
-        }
-        if !messages.is_empty() {
-            self.publish_all(messages);
-        }
-    }
-}
 
 /// Serves `listener` until `stop` turns true; then says goodbye and returns.
 pub async fn serve(listener: TcpListener, context: Context, mut stop: watch::Receiver<bool>) {
@@ -235,17 +150,6 @@ struct Ack {
     packet: u16,
     qos: u8,
     reason: Reason,
-}
-
-/// Outcome of a PUBLISH, as MQTT 5 says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
-    Success,
-    NoSubscribers,
-    NotAuthorized,
-    TopicInvalid,
-    PayloadInvalid,
-    QuotaExceeded,
 }
 
 /// One connection.
