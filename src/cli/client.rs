@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
 use super::{CliError, ErrorKind};
-use crate::manifest::yaml::Region;
-use crate::manifest::{Code, Diagnostic, Object};
+
+use crate::manifest::{Code, Diagnostic, Object, Region};
 use crate::reconcile::ObjectKey;
 use crate::reconcile::disk::NeededFile;
 

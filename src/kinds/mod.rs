@@ -13,6 +13,7 @@
 mod aggregate;
 mod channel;
 mod cloud;
+mod default;
 mod model;
 mod node;
 mod policy;
@@ -179,16 +180,4 @@ pub struct Metadata {
 
 fn default_namespace() -> String {
     DEFAULT_NAMESPACE.to_owned()
-}
-
-const fn yes() -> bool {
-    true
-}
-
-const fn is_false(value: &bool) -> bool {
-    !*value
-}
-
-const fn seed_default() -> u64 {
-    1
 }

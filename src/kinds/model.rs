@@ -5,7 +5,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Percent, seed_default};
+use super::Percent;
+use super::default::seed_default;
 
 /// A trained artefact: a file with its digest, or the recipe that makes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -5,7 +5,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Duration, Percent, is_false, yes};
+use super::default::{is_false, yes};
+use super::{Duration, Percent};
 
 /// A new model or firmware in waves, with gates between them and a way back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

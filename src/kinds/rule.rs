@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Duration, LabelExpression, Transmission, is_false};
+use super::default::is_false;
+use super::{Duration, LabelExpression, Transmission};
 
 /// When something is so for some time, then these nodes talk differently, or something acts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

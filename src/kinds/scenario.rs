@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Duration, Generator, MemberSelector, Percent, PropertyPath, seed_default};
+use super::default::seed_default;
+use super::{Duration, Generator, MemberSelector, Percent, PropertyPath};
 
 /// A simulated physical environment: nodes, what they measure, channels, and what goes wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

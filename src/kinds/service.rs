@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Balancing, Duration, Overload, PropertyPath, is_false};
+use super::default::is_false;
+use super::{Balancing, Duration, Overload, PropertyPath};
 
 /// A named EdgeAI function: what it reads, where it runs, and how calls are spread over its
 /// instances. Twins name it; nothing names an address.

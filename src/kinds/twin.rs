@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Duration, PropertyPath, Transmission, Transport, yes};
+use super::default::yes;
+use super::{Duration, PropertyPath, Transmission, Transport};
 
 /// Most twins that one TwinSet may make: more is a slip of a digit, and the store's budget
 /// (`ARCHITECTURE.md`) is drawn up for 100,000. A larger `count` is an error at `validate`.

@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Unit, yes};
+use super::Unit;
+use super::default::yes;
 use crate::base::text::list_words;
 
 /// What twins of one sort have: features, their properties, types, units and ranges. A subset

@@ -11,8 +11,8 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Source;
-use super::yaml::Region;
+use super::region::Region;
+use super::source::Source;
 
 /// Most diagnostics that one run keeps; the rest are counted. A file of another format makes
 /// one for each line, and nobody reads ten thousand of them.
@@ -459,7 +459,7 @@ pub fn to_json(diagnostics: &[Diagnostic]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::yaml::Position;
+    use crate::manifest::region::Position;
 
     #[test]
     fn a_diagnostic_reads_as_documented() {

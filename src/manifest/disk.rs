@@ -10,8 +10,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{self, Code, Diagnostic};
-use super::yaml::{Position, Region, SOURCE_BYTES_MAX};
-use super::{Object, Parsed, Source, parse};
+use super::object::Object;
+use super::parse::{Parsed, parse};
+use super::region::{Position, Region};
+use super::source::Source;
+use super::yaml::SOURCE_BYTES_MAX;
 
 /// Most files of one run. A tree with more is not a manifest directory.
 pub const FILES_MAX: usize = 100_000;

@@ -13,10 +13,11 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::diagnostic::{Code, Diagnostic};
-use super::kinds::{API_VERSION, Kind, Metadata};
-use super::yaml::{Entry, Node, NodeValue, Region};
+use super::region::Region;
+use super::yaml::{Entry, Node, NodeValue};
 use crate::base::text::{list_words, suggest};
 use crate::base::units;
+use crate::kinds::{API_VERSION, Kind, Metadata};
 
 /// The JSON Schema (draft-07) of a manifest's document, all kinds.
 pub fn json_schema() -> &'static Value {

@@ -1,6 +1,9 @@
 //! The module's promises: what parses, what is refused, where, and in which words.
 
+use serde_json::Value;
+
 use super::*;
+use crate::kinds::Kind;
 
 fn source(text: &str) -> Source {
     Source { name: "t.yaml".to_owned(), text: text.to_owned() }

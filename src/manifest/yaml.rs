@@ -16,6 +16,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Number, Value};
 
 use super::diagnostic::{Code, Diagnostic};
+use super::region::{Position, Region};
 
 /// Most bytes of one file: 16 MiB. 10,000 twins written out take about 3 MiB.
 pub const SOURCE_BYTES_MAX: usize = 16 << 20;
@@ -28,25 +29,6 @@ pub const NODES_MAX: usize = 1_000_000;
 /// Most values that aliases (`*name`) may add to one document: past it, a few lines could ask
 /// for all memory.
 pub const ALIAS_NODES_MAX: usize = 10_000;
-
-/// A place in a file. Line and column count characters from 1; 0 is "no place", for values that
-/// came as JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Position {
-    /// Line, from 1.
-    pub line: u32,
-    /// Column, from 1, in characters.
-    pub column: u32,
-}
-
-/// A place and how many characters from there on are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Region {
-    /// Where it starts.
-    pub at: Position,
-    /// How many characters, on the first line.
-    pub width: u32,
-}
 
 /// How a scalar was written; needed to find a place inside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

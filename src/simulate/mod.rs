@@ -8,6 +8,7 @@
 
 pub mod node;
 pub mod process;
+mod subject;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,6 +20,9 @@ use rumqttc::{
     SubscribeFilter,
 };
 use tokio::sync::{mpsc, watch};
+
+pub use subject::Node;
+use subject::{FAULT_GAP, SPEED, START_S, battery};
 
 use crate::base::http::stopped;
 use crate::base::units::PropertyPath;
@@ -35,40 +39,10 @@ use crate::wire::{Leaf, Topic};
 /// Simulated nodes in one process; more twins than this are left without. A thousand sockets fit
 /// the usual limit of open files.
 pub const NODES_MAX: usize = 800;
-/// Samples between two faults of a node, on average: at one a second, an anomaly every quarter of
-/// a minute somewhere among eight.
-const FAULT_GAP: u32 = 60;
-/// Seconds of the made-up office that pass in a second here, so that a day shows.
-const SPEED: f64 = 30.0;
-/// The simulation begins on a Monday at nine.
-const START_S: f64 = 9.0 * 3600.0;
 /// A reading that the broker did not take for so long that this many wait is left out.
 const WAITING_MAX: usize = 64;
 /// The signal that every simulated node has, dBm: that of the board which is a process.
 const RSSI: i16 = -60;
-/// How long a simulated battery lasts, simulated seconds.
-const BATTERY_S: f64 = 2.0 * 86_400.0;
-
-/// What is left in a simulated node's battery, percent. They are not all charged at once, and one
-/// that is empty is charged anew.
-fn battery(number: u32, elapsed: Duration) -> u8 {
-    let gone = elapsed.as_secs_f64() * SPEED / BATTERY_S + f64::from(number % 10) / 20.0;
-    100 - (gone.fract() * 100.0) as u8
-}
-
-/// One node to simulate.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// Its twin.
-    pub thing: ThingId,
-    /// The generator's channel of each of its sensors.
-    pub channels: Vec<usize>,
-    /// What it obeys.
-    pub firmware: Arc<Firmware>,
-    /// The firmware that is made of its profile, if it can run as a process here.
-    pub image: Option<Arc<Firmware>>,
-}
-
 /// What firmware is built with, and where it is kept.
 #[derive(Debug, Clone)]
 pub struct Workshop {
@@ -363,7 +337,7 @@ mod tests {
     #[test]
     fn a_simulated_battery_runs_down_and_is_charged() {
         let of = |number, share: f64| {
-            battery(number, Duration::from_secs_f64(BATTERY_S / SPEED * share))
+            battery(number, Duration::from_secs_f64(subject::BATTERY_S / SPEED * share))
         };
         assert_eq!(
             [of(0, 0.0), of(1, 0.0), of(0, 0.505), of(0, 0.995), of(0, 1.005)],

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use super::{FAULT_GAP, Node, SPEED, START_S, battery};
+use super::subject::{FAULT_GAP, Node, SPEED, START_S, battery};
 use crate::base::clock::now_us;
 use crate::base::http::stopped;
 use crate::edgeai::generate::{CHANNELS, Generator};

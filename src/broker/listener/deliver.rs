@@ -10,7 +10,7 @@ use mqtt_protocol_core::mqtt::packet::{
 };
 use mqtt_protocol_core::mqtt::result_code::{PubackReasonCode, PubrecReasonCode};
 
-use super::{Ack, Hub, Link, OUTGOING_BYTES_MAX};
+use super::hub::{Ack, Hub, Link, OUTGOING_BYTES_MAX};
 use crate::broker::memory::{ClientId, Delivery, Message};
 
 impl Hub {

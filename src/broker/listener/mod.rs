@@ -15,12 +15,12 @@
 //! the node keeps it.
 
 mod deliver;
+mod hub;
 mod publish;
 mod session;
 mod subscribe;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -39,26 +39,15 @@ use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
 use crate::broker::frame::{Framer, Violation};
-use crate::broker::memory::{Broker, ClientId, Message, Subscription};
-use crate::gateway::intake::{Context, PACKET_LEN_MAX, Reason};
+use crate::broker::memory::Subscription;
+use crate::gateway::intake::{Context, PACKET_LEN_MAX};
 use crate::writer::INLINE_COMMIT_MAX;
 
+use hub::{
+    CONNECT_TIMEOUT, CONNECTIONS_MAX, Hub, Link, LinkState, PENDING_MAX, READ_LEN, RECEIVE_MAX,
+    TOPIC_ALIASES_MAX,
+};
 use publish::{Incoming, incoming};
-
-/// Messages that a client may have unacknowledged towards us; announced to MQTT 5 clients.
-pub const RECEIVE_MAX: u16 = 1024;
-/// Topic aliases that a client may use.
-pub const TOPIC_ALIASES_MAX: u16 = 32;
-/// Open connections; a further one is closed at once.
-pub const CONNECTIONS_MAX: usize = 10_000;
-/// Time from connecting to CONNECT.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes on their way to one socket beyond which messages are queued or, at QoS 0, dropped.
-pub const OUTGOING_BYTES_MAX: usize = 1 << 20;
-/// Messages waiting for the disk beyond which no socket is read.
-pub const PENDING_MAX: usize = 65_536;
-/// Read from one socket before the next one has its turn, bytes.
-const READ_LEN: usize = 64 * 1024;
 
 /// Serves `listener` until `stop` turns true; then says goodbye and returns.
 pub async fn serve(listener: TcpListener, context: Context, mut stop: watch::Receiver<bool>) {
@@ -117,67 +106,6 @@ pub async fn serve(listener: TcpListener, context: Context, mut stop: watch::Rec
             hub.flush();
         })
         .await;
-}
-
-struct Hub {
-    context: Context,
-    broker: RefCell<Broker>,
-    links: RefCell<HashMap<ClientId, Rc<Link>>>,
-    /// Messages whose batch is not durable yet, in order.
-    pending: RefCell<VecDeque<Pending>>,
-    /// Links with something to write.
-    touched: RefCell<Vec<Rc<Link>>>,
-    staged: Notify,
-    drained: Notify,
-    sessions_changed: Notify,
-    durable: watch::Receiver<crate::writer::Durable>,
-    scratch: RefCell<Vec<u8>>,
-    last_batch: Cell<u64>,
-    next_client: Cell<u64>,
-    open: Cell<usize>,
-}
-
-struct Pending {
-    batch: u64,
-    link: Rc<Link>,
-    ack: Option<Ack>,
-    message: Option<Rc<Message>>,
-    arrived: Instant,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Ack {
-    packet: u16,
-    qos: u8,
-    reason: Reason,
-}
-
-/// One connection.
-struct Link {
-    stream: TcpStream,
-    peer: SocketAddr,
-    wake: Notify,
-    state: RefCell<LinkState>,
-    touched: Cell<bool>,
-}
-
-struct LinkState {
-    framer: Framer,
-    protocol: Connection<Server>,
-    version: u8,
-    client: Option<ClientId>,
-    out: Vec<u8>,
-    written: usize,
-    closing: bool,
-    /// Sent at QoS 1 or 2 and not settled; at most `in_flight_max`.
-    in_flight: usize,
-    in_flight_max: usize,
-    /// DISCONNECT without a will came, so the will is withdrawn.
-    clean_end: bool,
-    keep_alive: Option<Duration>,
-    last_received: Instant,
-    /// MQTT 5: the client wants reasons in words.
-    problem_information: bool,
 }
 
 async fn commit_what_is_staged(hub: Rc<Hub>) {

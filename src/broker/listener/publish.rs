@@ -10,8 +10,9 @@ use mqtt_protocol_core::mqtt::result_code::{
 };
 
 use super::deliver::forwarded;
-use super::{Ack, Hub, Link, Pending, Reason};
+use super::hub::{Ack, Hub, Link, Pending};
 use crate::broker::memory::{self, Message, Will};
+use crate::gateway::intake::Reason;
 use crate::gateway::intake::{Taken, take_reading};
 
 impl Hub {

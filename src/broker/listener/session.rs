@@ -12,8 +12,8 @@ use mqtt_protocol_core::mqtt::result_code::{
 };
 
 use super::deliver::forwarded;
+use super::hub::{Hub, Link, TOPIC_ALIASES_MAX};
 use super::publish::payload_of;
-use super::{Hub, Link, TOPIC_ALIASES_MAX};
 use crate::broker::frame::Violation;
 use crate::broker::memory::{self, ClientId, Message, SESSIONS_MAX, Will};
 

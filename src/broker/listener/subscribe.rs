@@ -6,7 +6,7 @@ use std::time::Instant;
 use mqtt_protocol_core::mqtt::packet::{Property, RetainHandling, v5_0};
 use mqtt_protocol_core::mqtt::result_code::{DisconnectReasonCode, SubackReasonCode};
 
-use super::{Hub, Link};
+use super::hub::{Hub, Link};
 use crate::broker::memory::{self, Delivery, SUBSCRIPTIONS_MAX, Subscription};
 
 impl Hub {

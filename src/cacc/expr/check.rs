@@ -3,7 +3,7 @@
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
 
 use super::parse::Durations;
-use super::{
+use super::term::{
     Binary, CHANNEL_STATES, ExprError, Fact, Fault, LinkField, NodeField, Property, PropertyRef,
     Scope, Term, Type, VerdictField, Window,
 };

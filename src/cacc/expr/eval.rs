@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use super::{Binary, Checked, Fact, NodeField, Term};
+use super::term::{Binary, Checked, Fact, NodeField, Term};
 
 /// Ages that are not simply compared with a constant are looked at this often, milliseconds.
 pub const POLL_MS: i64 = 1000;

@@ -1,6 +1,6 @@
 //! What surrounds the CEL parser: duration literals, places, and plain words for its faults.
 
-use super::{ExprError, Fault};
+use super::term::{ExprError, Fault};
 use crate::base::units::Duration;
 
 /// Duration literals by byte offset.

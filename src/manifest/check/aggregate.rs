@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Checker;
+use super::checker::Checker;
 use super::index::{Found, Group, Has, Index};
 use crate::base::text::suggest;
 use crate::base::units::PropertyPath;

@@ -2,7 +2,7 @@
 //!
 //! Not here: who talks on them (`transmission`).
 
-use super::Checker;
+use super::checker::Checker;
 use crate::kinds::ChannelSpec;
 use crate::kinds::Kind;
 use crate::manifest::diagnostic::Code;

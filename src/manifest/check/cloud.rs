@@ -2,7 +2,7 @@
 //!
 //! Not here: addresses, which the schema checks.
 
-use super::Checker;
+use super::checker::Checker;
 use crate::kinds::CloudSinkSpec;
 
 impl Checker<'_, '_> {

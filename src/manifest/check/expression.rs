@@ -4,14 +4,15 @@
 
 use std::collections::HashSet;
 
-use super::Checker;
+use super::checker::Checker;
 use super::index::{Found, Has, Item, reaches};
 use crate::base::units::PropertyPath;
 use crate::cacc::expr;
 use crate::kinds::{DeriveFunction, PropertyModel, TwinAggregateSpec, TwinModelSpec, ValueType};
 use crate::kinds::{Kind, Spec};
 use crate::manifest::diagnostic::{Code, Diagnostic};
-use crate::manifest::yaml::{Region, position_in_scalar};
+use crate::manifest::region::Region;
+use crate::manifest::yaml::position_in_scalar;
 
 impl<'a> Checker<'a, '_> {
     /// What the names in an expression of this rule can mean.

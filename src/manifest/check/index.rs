@@ -13,8 +13,9 @@ use crate::kinds::{
     TwinModelSpec, TwinSpec, labels_match,
 };
 use crate::manifest::diagnostic::{Code, Diagnostic};
+use crate::manifest::draft::Draft;
+use crate::manifest::object::{Object, object_words};
 use crate::manifest::yaml::Node;
-use crate::manifest::{Draft, Object, object_words};
 
 /// The properties of a verdict, which services may use as inputs too.
 const VERDICT_PROPERTIES: &[&str] =

@@ -10,13 +10,14 @@
 //! Documents that are broken still count as declared if their kind and name could be read: one
 //! mistake makes one diagnostic, not one for each reference to it.
 //!
-//! Here: the diagnostics of one object, and which checks it goes through. `index` knows what there
+//! Here: which checks an object goes through. `checker` collects its diagnostics, `index` knows what there
 //! is; each kind has a file of its name, as in `kinds`, and so has what several kinds share.
 //!
 //! Not here: shapes and types (`schema`), the texts themselves (`yaml`).
 
 mod aggregate;
 mod channel;
+mod checker;
 mod cloud;
 mod expression;
 mod index;
@@ -33,11 +34,15 @@ mod transmission;
 mod twin;
 mod twin_model;
 
-use index::{Index, Item};
+use checker::Checker;
+use index::Index;
 
 use super::diagnostic::{Code, Diagnostic};
-use super::yaml::{Node, Region};
-use super::{Draft, Object, Source, Spec};
+use super::draft::Draft;
+use super::object::Object;
+use super::region::Region;
+use super::source::Source;
+use crate::kinds::Spec;
 
 /// Checks all drafts together and pushes everything that is wrong.
 pub(super) fn check(
@@ -58,47 +63,7 @@ pub(super) fn check(
     aggregate::check_cycles(&index, diagnostics);
 }
 
-/// Checks one object.
-struct Checker<'a, 'i> {
-    index: &'i Index<'a>,
-    item: &'i Item<'a>,
-    root: &'a Node,
-    sources: &'a [Source],
-    diagnostics: &'i mut Vec<Diagnostic>,
-    /// The last diagnostic that was not worth reporting.
-    dropped: &'i mut Diagnostic,
-}
-
 impl<'a> Checker<'a, '_> {
-    fn error(&mut self, code: Code, path: &[&str], message: String) -> &mut Diagnostic {
-        let region = self.root.region_at(path);
-        self.push(Diagnostic::error(code, self.item.file, region, message), path)
-    }
-
-    fn warning(&mut self, code: Code, path: &[&str], message: String) -> &mut Diagnostic {
-        let region = self.root.region_at(path);
-        self.push(Diagnostic::warning(code, self.item.file, region, message), path)
-    }
-
-    fn key_error(&mut self, code: Code, path: &[&str], message: String) -> &mut Diagnostic {
-        let region = self.root.key_region_at(path);
-        self.push(Diagnostic::error(code, self.item.file, region, message), path)
-    }
-
-    fn push(&mut self, mut diagnostic: Diagnostic, path: &[&str]) -> &mut Diagnostic {
-        if self.item.spec.is_none() && follows_from_a_gap(diagnostic.code) {
-            // What is missing here may be just what was taken out for its shape.
-            *self.dropped = diagnostic;
-            return self.dropped;
-        }
-        if diagnostic.line == 0 {
-            diagnostic = diagnostic.help(format!("at `{}`", path.join(".")));
-        }
-        self.diagnostics.push(diagnostic);
-        let last = self.diagnostics.len() - 1;
-        &mut self.diagnostics[last]
-    }
-
     fn object(&mut self, spec: &'a Spec) {
         self.metadata();
         match spec {
@@ -117,9 +82,4 @@ impl<'a> Checker<'a, '_> {
             Spec::Scenario(scenario) => self.scenario(scenario),
         }
     }
-}
-
-/// Whether a mistake of this sort can follow from a value that is left out.
-fn follows_from_a_gap(code: Code) -> bool {
-    matches!(code, Code::Contradiction | Code::MissingField | Code::InputsDiffer)
 }

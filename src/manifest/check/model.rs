@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::Checker;
+use super::checker::Checker;
 use crate::base::text::list_words;
 use crate::base::text::suggest;
 use crate::kinds::{Classifier, Generator, ModelSpec};

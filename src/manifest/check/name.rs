@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Checker;
+use super::checker::Checker;
 use crate::manifest::diagnostic::Code;
 
 /// Longest object name; see [`Code::BadName`].

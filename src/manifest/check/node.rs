@@ -2,7 +2,7 @@
 //!
 //! Not here: boards, pins and memory (`firmware::check`).
 
-use super::Checker;
+use super::checker::Checker;
 use crate::firmware;
 use crate::kinds::Kind;
 use crate::kinds::NodeProfileSpec;

@@ -2,7 +2,7 @@
 //!
 //! Not here: subjects, which are taken as they are.
 
-use super::Checker;
+use super::checker::Checker;
 use crate::kinds::PolicySpec;
 use crate::manifest::diagnostic::Code;
 

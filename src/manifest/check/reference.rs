@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Checker;
+use super::checker::Checker;
 use super::index::reaches;
 use crate::base::text::suggest;
 use crate::kinds::Kind;

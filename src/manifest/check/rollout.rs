@@ -2,7 +2,7 @@
 //!
 //! Not here: waves and gates, which the schema shapes.
 
-use super::Checker;
+use super::checker::Checker;
 use crate::kinds::Kind;
 use crate::kinds::RolloutSpec;
 use crate::manifest::diagnostic::Code;

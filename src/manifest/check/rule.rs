@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::Checker;
+use super::checker::Checker;
 use super::index::{Found, Group, Has, Index};
 use crate::base::text::list_words;
 use crate::base::text::suggest;

@@ -2,7 +2,7 @@
 //!
 //! Not here: the simulation (`simulate`).
 
-use super::Checker;
+use super::checker::Checker;
 use crate::kinds::Kind;
 use crate::kinds::ScenarioSpec;
 use crate::manifest::diagnostic::Code;

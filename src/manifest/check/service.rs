@@ -2,7 +2,7 @@
 //!
 //! Not here: whether a twin has what a service reads (`twin`).
 
-use super::Checker;
+use super::checker::Checker;
 use super::model::ENVIRONMENT_COLUMNS;
 use crate::base::text::list_words;
 use crate::kinds::{Generator, ServiceSpec};

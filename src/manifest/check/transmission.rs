@@ -2,7 +2,7 @@
 //!
 //! Not here: who asks for them (`twin`, `node`, `rule`).
 
-use super::Checker;
+use super::checker::Checker;
 use super::index::Index;
 use crate::base::text::list_words;
 use crate::base::text::suggest;

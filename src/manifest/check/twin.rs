@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::Checker;
+use super::checker::Checker;
 use super::index::{Found, Group};
 use crate::base::text::list_words;
 use crate::base::text::suggest;

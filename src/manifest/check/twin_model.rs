@@ -2,7 +2,7 @@
 //!
 //! Not here: Models that judge (`model`).
 
-use super::Checker;
+use super::checker::Checker;
 use crate::base::text::list_words;
 use crate::kinds::{FeatureModel, TwinModelSpec, ValueType};
 use crate::manifest::diagnostic::Code;
