@@ -39,6 +39,33 @@ pub(super) enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All kinds, by exit code.
+    pub(super) const ALL: &'static [Self] = &[
+        Self::Failed,
+        Self::NotReady,
+        Self::Conflict,
+        Self::Unauthorised,
+        Self::Usage,
+        Self::Unreachable,
+        Self::InvalidManifest,
+        Self::Interrupted,
+    ];
+
+    /// What the exit code means, for the reference.
+    pub(super) const fn meaning(self) -> &'static str {
+        match self {
+            Self::Failed => "The command failed.",
+            Self::NotReady => "The objects were not ready in the time given.",
+            Self::PartlyApplied => "Some objects were applied, some were not.",
+            Self::Conflict => "Something else changed the object meanwhile, or is in the way.",
+            Self::Unauthorised => "The caller is unknown or lacks a permission.",
+            Self::Usage => "The arguments are wrong.",
+            Self::Unreachable => "No runtime answers.",
+            Self::InvalidManifest => "A manifest has mistakes.",
+            Self::Interrupted => "Ended by Ctrl-C.",
+        }
+    }
+
     /// The process's exit code.
     pub(super) const fn exit_code(self) -> u8 {
         match self {

@@ -28,6 +28,7 @@ mod manifests;
 mod objects;
 mod output;
 mod plan;
+pub mod reference;
 mod run;
 mod schema;
 mod serve;
