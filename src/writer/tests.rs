@@ -1,8 +1,14 @@
 //! What the writer promises, on a disk that fails on purpose.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::*;
+use crate::store::AppendError;
 use crate::store::tests::FakeDisk;
+use crate::twin::path::Path;
 use crate::twin::sequence::Stamp;
+use crate::twin::{Change, Refusal};
 use serde_json::{Value, json};
 
 fn open(disk: &Arc<FakeDisk>) -> (Writer, Found) {
