@@ -9,7 +9,6 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
 
@@ -34,7 +33,7 @@ use crate::store::Options;
 use crate::store::disk::Directory as DiskDirectory;
 use crate::trigger::{Trigger, TriggerReaction};
 use crate::twin::aggregate::Aggregates;
-use crate::writer::{Found, Reaction, Writer};
+use crate::writer::{Committer, Found, Reaction, Writer};
 
 /// The drain at the end takes no longer than this.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(1800);
@@ -151,39 +150,6 @@ enum Front {
     External(Broker, String),
 }
 
-/// The thread that commits what others stage.
-struct Committer {
-    thread: thread::JoinHandle<()>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Committer {
-    fn start(writer: Arc<Writer>) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
-            while !stopped.load(Ordering::Acquire) {
-                thread::park();
-                writer.commit();
-            }
-        })?;
-        Ok(Self { thread, stop })
-    }
-
-    fn kick(&self) -> Arc<dyn Fn() + Send + Sync> {
-        let thread = self.thread.thread().clone();
-        Arc::new(move || thread.unpark())
-    }
-
-    fn end(self) {
-        self.stop.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        if self.thread.join().is_err() {
-            tracing::error!("the committing thread had panicked");
-        }
-    }
-}
-
 impl Runtime {
     /// Binds, locks and recovers.
     ///
@@ -228,29 +194,18 @@ impl Runtime {
         writer.add_sink(outbox.clone());
         let committer = Committer::start(writer.clone()).map_err(StartError::Thread)?;
         let directory = Arc::new(Directory::default());
-        let control = Control::new(
-            writer.clone(),
-            aggregates.clone(),
-            telemetry.clone(),
-            outbox.clone(),
-            committer.kick(),
-        );
+        let control =
+            Control::new(writer.clone(), aggregates.clone(), telemetry.clone(), outbox.clone());
         let reconciler = Reconciler::new(ReconcilerContext {
             writer: writer.clone(),
             directory: directory.clone(),
             telemetry: telemetry.clone(),
             services: trigger.clone(),
             state_dir: config.state.clone(),
-            kick: committer.kick(),
             aggregates,
             control: control.clone(),
         });
-        trigger.start(
-            writer.clone(),
-            committer.kick(),
-            tokio::runtime::Handle::current(),
-            addresses.http.port(),
-        );
+        trigger.start(writer.clone(), tokio::runtime::Handle::current(), addresses.http.port());
         let mqtt = match (mqtt, &config.broker) {
             (Some(listener), _) => Front::Listener(listener.into_std().map_err(state)?),
             (None, Some(broker)) => {
@@ -289,15 +244,13 @@ impl Runtime {
             directory: self.directory.clone(),
             telemetry: self.telemetry.clone(),
             outbox: self.outbox.clone(),
-            kick: self.committer.kick(),
             uplinks: self.control.clone(),
         };
         let mqtt =
             mqtt_thread(self.listeners.mqtt, context, stop.clone()).map_err(StartError::Thread)?;
         tokio::spawn(snapshots(self.writer.clone(), self.telemetry.clone()));
 
-        let kick = self.committer.kick();
-        let api = ditto::Api::new(self.writer.clone(), kick, self.telemetry.clone(), stop.clone());
+        let api = ditto::Api::new(self.writer.clone(), self.telemetry.clone(), stop.clone());
         self.writer.add_sink(api.feed());
         let router = Router::new()
             .merge(ditto::router(api))

@@ -29,7 +29,6 @@ use crate::twin::path::Path;
 use crate::twin::{Change, ThingId};
 use crate::wire::Uplink;
 use crate::wire::{Leaf, Topic};
-use crate::writer::INLINE_COMMIT_MAX;
 use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
 
 /// Inputs that wait for the controller; a few seconds of a full load. Beyond it the state of all
@@ -80,7 +79,6 @@ pub struct Control {
     aggregates: Arc<Aggregates>,
     telemetry: Arc<Telemetry>,
     outbox: Arc<Outbox>,
-    kick: Arc<dyn Fn() + Send + Sync>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,7 +93,6 @@ impl Control {
         aggregates: Arc<Aggregates>,
         telemetry: Arc<Telemetry>,
         outbox: Arc<Outbox>,
-        kick: Arc<dyn Fn() + Send + Sync>,
     ) -> Arc<Self> {
         let mut controller = Controller::default();
         let documents = writer.documents(controller::PREFIX);
@@ -122,7 +119,6 @@ impl Control {
             aggregates,
             telemetry,
             outbox,
-            kick,
         });
         control.writer.add_sink(Arc::new(Feed(control.clone())));
         control
@@ -402,14 +398,8 @@ impl Control {
             }
         }
         if let Some(batch) = batch {
-            if self.writer.counts().commit_time > INLINE_COMMIT_MAX {
-                (self.kick)();
-            } else {
-                self.writer.commit();
-            }
-            let mut durable = self.writer.durable();
-            let reached = durable.wait_for(|now| now.batch >= batch || now.failed.is_some()).await;
-            if !reached.is_ok_and(|now| now.batch >= batch) {
+            self.writer.commit_or_wake();
+            if self.writer.until_durable(batch).await.is_err() {
                 return false;
             }
         }

@@ -31,8 +31,8 @@ use crate::twin::path::{Path, PathError, Verb};
 use crate::twin::rql::Filter;
 use crate::twin::{Action, Change, Event, Object, Refusal, ThingId, Twin, apply, merge};
 use crate::writer::{
-    Accepted, Committed, HistoryRecord, Origin, Precondition, Rejected, Request as Wanted, Sink,
-    Writer,
+    Accepted, Committed, HistoryRecord, NotDurable, Origin, Precondition, Rejected,
+    Request as Wanted, Sink, Writer,
 };
 
 /// Changes that a slow stream may be behind; older ones are missed, counted, and the stream goes
@@ -53,7 +53,6 @@ const DEFAULT_NAMESPACE: &str = "org.eclipse.ditto";
 #[derive(Clone)]
 pub struct Api {
     writer: Arc<Writer>,
-    kick: Arc<dyn Fn() + Send + Sync>,
     telemetry: Arc<Telemetry>,
     feed: Arc<Feed>,
     stop: watch::Receiver<bool>,
@@ -76,15 +75,14 @@ impl Sink for Feed {
 }
 
 impl Api {
-    /// An API over `writer`; `kick` has what is staged committed, and streams end at `stop`.
+    /// An API over `writer`; streams end at `stop`.
     pub fn new(
         writer: Arc<Writer>,
-        kick: Arc<dyn Fn() + Send + Sync>,
         telemetry: Arc<Telemetry>,
         stop: watch::Receiver<bool>,
     ) -> Self {
         let feed = Arc::new(Feed(broadcast::Sender::new(FEED_LEN_MAX)));
-        Self { writer, kick, telemetry, feed, stop }
+        Self { writer, telemetry, feed, stop }
     }
 
     /// The sink to give to the writer.
@@ -92,20 +90,9 @@ impl Api {
         self.feed.clone()
     }
 
-    async fn durable(&self, batch: u64) -> Result<(), ApiError> {
-        (self.kick)();
-        let mut durable = self.writer.durable();
-        let reached =
-            durable.wait_for(|durable| durable.batch >= batch || durable.failed.is_some());
-        match reached.await {
-            Ok(durable) if durable.batch >= batch => Ok(()),
-            _ => Err(ApiError::read_only()),
-        }
-    }
-
     async fn submit(&self, wanted: Wanted) -> Result<Accepted, ApiError> {
         let accepted = self.writer.submit(wanted, now_us())?;
-        self.durable(accepted.batch).await?;
+        self.writer.make_durable(accepted.batch).await?;
         Ok(accepted)
     }
 }
@@ -155,6 +142,12 @@ impl From<Refusal> for ApiError {
             description: refusal.description(),
             ..Self::new(refusal.status(), refusal.code(), refusal.message())
         }
+    }
+}
+
+impl From<NotDurable> for ApiError {
+    fn from(_: NotDurable) -> Self {
+        Self::read_only()
     }
 }
 
@@ -463,20 +456,16 @@ async fn thing(api: &Api, call: &Call, id: ThingId, path: Path, body: Body) -> A
                     return Err(Refusal::NotFound(id, Path::Thing).into());
                 }
                 let next = api.writer.durable_now().batch + 1;
-                (api.kick)();
-                let mut durable = api.writer.durable();
-                let waited = tokio::time::timeout(
-                    Duration::from_millis(20),
-                    durable.wait_for(|durable| durable.batch >= next || durable.failed.is_some()),
-                );
-                if matches!(waited.await, Ok(Err(_))) {
-                    return Err(ApiError::read_only());
+                let durable = api.writer.make_durable(next);
+                let waited = tokio::time::timeout(Duration::from_millis(20), durable);
+                if let Ok(Err(error)) = waited.await {
+                    return Err(error.into());
                 }
             }
             Err(rejected) => return Err(rejected.into()),
         }
     };
-    api.durable(accepted.batch).await?;
+    api.writer.make_durable(accepted.batch).await?;
     if !call.wants_answer() {
         return Ok(empty(StatusCode::ACCEPTED));
     }

@@ -126,7 +126,7 @@ pub async fn run(
                     Taken::Staged(batch) => {
                         last_batch = batch;
                         waiting.push_back(Waiting { batch, publish });
-                        (context.kick)();
+                        context.writer.wake_committer();
                     }
                     Taken::Duplicate => waiting.push_back(Waiting { batch: last_batch, publish }),
                     Taken::Refused(_) | Taken::NotAReading => {

@@ -31,8 +31,6 @@ pub struct Context {
     pub telemetry: Arc<Telemetry>,
     /// Verdicts to publish; a [`Sink`] of the writer.
     pub outbox: Arc<Outbox>,
-    /// Has the writer's own thread commit.
-    pub kick: Arc<dyn Fn() + Send + Sync>,
     /// Is told what nodes say beside their readings.
     pub uplinks: Arc<dyn Uplinks>,
 }

@@ -544,7 +544,7 @@ impl<'a> Staged<'a> {
         self.waiting += 1;
         if self.waiting >= STAGED_MAX {
             self.waiting = 0;
-            (self.reconciler.context.kick)();
+            self.reconciler.context.writer.wake_committer();
         }
         Ok(())
     }

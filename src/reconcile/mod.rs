@@ -79,8 +79,6 @@ pub struct ReconcilerContext {
     pub services: Arc<dyn Services>,
     /// The directory of the state; models are kept below it.
     pub state_dir: PathBuf,
-    /// Has what is staged committed, by whoever commits.
-    pub kick: Arc<dyn Fn() + Send + Sync>,
     /// The aggregates that the writer derives.
     pub aggregates: Arc<Aggregates>,
     /// Sees to it that nodes talk as rules ask.
@@ -197,17 +195,12 @@ impl Reconciler {
     fn put(&self, documents: Vec<(String, Option<Arc<str>>)>) -> Result<u64, String> {
         let put = self.context.writer.put_documents(documents, now_us());
         let batch = put.map_err(|rejected| words(&rejected))?;
-        (self.context.kick)();
+        self.context.writer.wake_committer();
         Ok(batch)
     }
 
     async fn durable(&self, batch: u64) -> Result<(), String> {
-        let mut durable = self.context.writer.durable();
-        match durable.wait_for(|now| now.batch >= batch || now.failed.is_some()).await {
-            Ok(now) if now.batch >= batch => Ok(()),
-            Ok(now) => Err(now.failed.as_deref().unwrap_or_default().to_owned()),
-            Err(_) => Err("the writer is gone".to_owned()),
-        }
+        self.context.writer.until_durable(batch).await.map_err(|error| error.to_string())
     }
 }
 

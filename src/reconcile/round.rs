@@ -110,7 +110,7 @@ impl Reconciler {
             }
         };
         if report.batch.is_some() {
-            (self.context.kick)();
+            self.context.writer.wake_committer();
         }
         report
     }

@@ -58,24 +58,14 @@ impl World {
         let nodes = Arc::new(Directory::default());
         let services = Arc::new(Deployed::default());
         *services.healthy.lock().unwrap() = 1;
-        let kick = {
-            let writer = writer.clone();
-            Arc::new(move || writer.commit())
-        };
-        let control = Control::new(
-            writer.clone(),
-            aggregates.clone(),
-            telemetry.clone(),
-            Arc::default(),
-            kick.clone(),
-        );
+        let control =
+            Control::new(writer.clone(), aggregates.clone(), telemetry.clone(), Arc::default());
         let reconciler = Reconciler::new(ReconcilerContext {
             writer: writer.clone(),
             directory: nodes.clone(),
             telemetry,
             services: services.clone(),
             state_dir: directory.to_owned(),
-            kick,
             aggregates,
             control,
         });

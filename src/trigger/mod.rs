@@ -63,7 +63,6 @@ pub struct Trigger {
 /// What calls over HTTP need, once there is a runtime.
 struct Link {
     writer: Arc<Writer>,
-    kick: Arc<dyn Fn() + Send + Sync>,
     runtime: Handle,
 }
 
@@ -110,14 +109,8 @@ impl Trigger {
 
     /// Gives the trigger what calls over HTTP need. `port` is where this process serves its own
     /// models. To be called once, before services are deployed.
-    pub fn start(
-        self: &Arc<Self>,
-        writer: Arc<Writer>,
-        kick: Arc<dyn Fn() + Send + Sync>,
-        runtime: Handle,
-        port: u16,
-    ) {
-        let first = self.link.set(Link { writer, kick, runtime: runtime.clone() }).is_ok()
+    pub fn start(self: &Arc<Self>, writer: Arc<Writer>, runtime: Handle, port: u16) {
+        let first = self.link.set(Link { writer, runtime: runtime.clone() }).is_ok()
             && self.port.set(port).is_ok();
         assert!(first, "a trigger is started once");
         runtime.spawn(feed_the_starved(Arc::downgrade(self)));
@@ -312,11 +305,7 @@ impl Trigger {
         match link.writer.submit(request, now_us()) {
             Ok(_) => {
                 self.telemetry.verdicts.inc();
-                if link.writer.counts().commit_time > crate::writer::INLINE_COMMIT_MAX {
-                    (link.kick)();
-                } else {
-                    link.writer.commit();
-                }
+                link.writer.commit_or_wake();
             }
             // The twin has a newer verdict.
             Err(Rejected::Refused(Refusal::PreconditionFailed(_))) => {}

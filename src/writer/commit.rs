@@ -7,7 +7,9 @@
 //! What readers see ([`Commits::visible`]) changes here and nowhere else: only once it is durable.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::thread::Thread;
 use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
@@ -29,6 +31,18 @@ pub struct Durable {
     pub failed: Option<Arc<str>>,
 }
 
+/// Why a batch does not become durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotDurable(pub Arc<str>);
+
+impl fmt::Display for NotDurable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotDurable {}
+
 /// What a batch was held in, kept for the next one: a buffer that is given back to the allocator
 /// after each batch costs more than filling it.
 #[derive(Default)]
@@ -46,6 +60,8 @@ pub(super) struct Commits {
     pub(super) sinks: RwLock<Vec<Arc<dyn Sink>>>,
     pub(super) snapshot_due: Notify,
     pub(super) telemetry: OnceLock<Arc<Telemetry>>,
+    /// The committing thread, once there is one.
+    pub(super) thread: OnceLock<Thread>,
 }
 
 impl Commits {
@@ -58,6 +74,7 @@ impl Commits {
             sinks: RwLock::new(Vec::new()),
             snapshot_due: Notify::new(),
             telemetry: OnceLock::new(),
+            thread: OnceLock::new(),
         }
     }
 
@@ -127,6 +144,20 @@ impl Commits {
             self.snapshot_due.notify_one();
         }
         !idle
+    }
+
+    /// Returns when `batch` is durable.
+    ///
+    /// # Errors
+    /// [`NotDurable`] if it will not be.
+    pub(super) async fn reached(&self, batch: u64) -> Result<(), NotDurable> {
+        let mut durable = self.durable.subscribe();
+        // The sender lives as long as `self`, so the wait ends with a state.
+        match durable.wait_for(|now| now.batch >= batch || now.failed.is_some()).await {
+            Ok(now) if now.batch >= batch => Ok(()),
+            Ok(now) => Err(NotDurable(now.failed.clone().unwrap_or_default())),
+            Err(_) => Err(NotDurable("the writer has ended".into())),
+        }
     }
 }
 

@@ -1,11 +1,16 @@
 //! The one writer: judges changes in order, records them, makes them durable in batches, and only
 //! then acknowledges and publishes.
 //!
-//! A change is judged and applied under one lock, and its record is staged. Whoever wants it
-//! durable calls [`Writer::commit`]: the first caller writes and syncs everything that is staged,
-//! the others return at once, since the leader looks again before it stops. So a batch is what
-//! arrived while the last one was being written, and a thread that is alone commits by itself,
-//! without a hand-over.
+//! A change is judged and applied under one lock, and its record is staged. Then it is to be made
+//! durable, in one of these ways:
+//! - [`Writer::make_durable`] for tasks: the committing thread commits, the task waits;
+//! - [`Writer::commit_or_wake`] for threads with nothing else to do: they commit themselves while
+//!   the disk is fast, without a hand-over;
+//! - [`Writer::commit`] commits on the calling thread.
+//!
+//! The first thread that commits writes and syncs everything that is staged, the others return at
+//! once, since the first one looks again before it stops. So a batch is what arrived while the last
+//! one was being written.
 //!
 //! What follows from a change in the same process (a verdict, an aggregate) is a [`Reaction`]: its
 //! changes are applied at once and recorded behind it in the same batch, so one sync makes both
@@ -18,6 +23,7 @@
 
 mod change;
 mod commit;
+mod committer;
 mod entry;
 mod history;
 mod replay;
@@ -29,6 +35,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -45,12 +52,13 @@ use crate::twin::{ThingId, Twin};
 pub use change::{
     Accepted, Committed, Counts, Origin, Precondition, Reaction, Rejected, Request, Sink,
 };
-pub use commit::Durable;
+pub use commit::{Durable, NotDurable};
+pub use committer::Committer;
 pub use history::{HistoryRecord, LoggedEvent};
 pub use replay::Found;
 
-/// A disk whose batches take longer is left to the writer's own thread.
-pub const INLINE_COMMIT_MAX: Duration = Duration::from_millis(2);
+/// A disk whose batches take longer is left to the committing thread.
+const INLINE_COMMIT_MAX: Duration = Duration::from_millis(2);
 /// Changes that follow from changes: a verdict may call for another service, and so on to this
 /// depth; what goes beyond is dropped and reported.
 pub const REACTION_DEPTH_MAX: u8 = 4;
@@ -207,6 +215,46 @@ impl Writer {
     /// has to commit. For those who have something to do between two batches.
     pub fn commit_batch(&self) -> bool {
         self.commits.commit_batch(&self.staging)
+    }
+
+    /// Has what is staged committed: by the committing thread, or on this one where there is none.
+    pub fn wake_committer(&self) {
+        match self.commits.thread.get() {
+            Some(thread) => thread.unpark(),
+            None => self.commit(),
+        }
+    }
+
+    /// Commits on this thread while the disk is fast, else wakes the committing thread.
+    pub fn commit_or_wake(&self) {
+        if self.is_slow() { self.wake_committer() } else { self.commit() }
+    }
+
+    /// Whether batches take longer than [`INLINE_COMMIT_MAX`].
+    pub fn is_slow(&self) -> bool {
+        self.counts().commit_time > INLINE_COMMIT_MAX
+    }
+
+    /// Has what is staged committed and returns when `batch` is durable.
+    ///
+    /// # Errors
+    /// [`NotDurable`] if it will not be; what it holds is then not visible to readers.
+    pub async fn make_durable(&self, batch: u64) -> Result<(), NotDurable> {
+        self.wake_committer();
+        self.until_durable(batch).await
+    }
+
+    /// Returns when `batch` is durable, which others see to.
+    ///
+    /// # Errors
+    /// [`NotDurable`] if it will not be.
+    pub async fn until_durable(&self, batch: u64) -> Result<(), NotDurable> {
+        self.commits.reached(batch).await
+    }
+
+    fn set_committer(&self, thread: Thread) {
+        let first = self.commits.thread.set(thread).is_ok();
+        assert!(first, "a writer has one committing thread");
     }
 
     /// Follows how far the log is durable.

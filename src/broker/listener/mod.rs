@@ -41,7 +41,6 @@ use tokio::task::LocalSet;
 use crate::broker::frame::{Framer, Violation};
 use crate::broker::memory::Subscription;
 use crate::gateway::intake::{Context, PACKET_LEN_MAX};
-use crate::writer::INLINE_COMMIT_MAX;
 
 use hub::{
     CONNECT_TIMEOUT, CONNECTIONS_MAX, Hub, Link, LinkState, PENDING_MAX, READ_LEN, RECEIVE_MAX,
@@ -111,8 +110,8 @@ pub async fn serve(listener: TcpListener, context: Context, mut stop: watch::Rec
 async fn commit_what_is_staged(hub: Rc<Hub>) {
     loop {
         hub.staged.notified().await;
-        if hub.context.writer.counts().commit_time > INLINE_COMMIT_MAX {
-            (hub.context.kick)();
+        if hub.context.writer.is_slow() {
+            hub.context.writer.wake_committer();
         } else {
             // What waits for its batch waits for one more at most: often that is the verdict from a
             // service elsewhere, which would otherwise wait for two more wake-ups.
