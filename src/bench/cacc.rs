@@ -285,7 +285,7 @@ impl World {
                 },
             });
             let id =
-                ThingId::parse(&format!("bench:n-{n}")).map_err(|why| failed(why.message()))?;
+                ThingId::parse(&format!("bench:n-{n}")).map_err(|why| failed(why.to_string()))?;
             let event = twin::decide(&id, None, Change::Modify(Path::Thing, thing));
             let event = event.map_err(|why| failed(why.message()))?;
             let Some(twin) = twin::apply(&id, None, &event, START_US) else {

@@ -574,7 +574,7 @@ fn merge(id: ThingId, patch: Value) -> Request {
 }
 
 pub(super) fn thing_id(namespace: &str, name: &str) -> Result<ThingId, Refusal> {
-    ThingId::parse(&format!("{namespace}:{name}"))
+    Ok(ThingId::parse(&format!("{namespace}:{name}"))?)
 }
 
 /// Where a reference is looked for, in order.

@@ -24,8 +24,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
+use super::id::ThingId;
+use super::merge::{self, Object};
 use super::selector::{LabelExpression, twin_matches};
-use super::{Object, ThingId, Twin, merge};
+use super::thing::Twin;
 use crate::base::telemetry::Telemetry;
 use crate::base::units::PropertyPath;
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::event::{Action, Event};
+use super::id::ThingId;
+use super::merge;
 use super::path::Path;
 use super::sequence::Stamp;
-use super::thing::Feature;
-use super::{Action, Event, ThingId, Twin, merge};
+use super::thing::{Feature, Twin};
 
 /// Makes the twin that `event` leads to; `None` when it deletes the thing.
 ///

@@ -4,24 +4,26 @@
 
 use serde_json::Value;
 
+use super::id::ThingId;
+use super::merge::{self, Object};
 use super::path::{DEPTH_MAX, Path, is_key};
-use super::{Object, Refusal, ThingId, merge};
+use super::refusal::{Refusal, ValueError};
 
-pub(super) fn object<'a>(value: &'a Value, code: &'static str) -> Result<&'a Object, Refusal> {
+pub(super) fn object(value: &Value, error: ValueError) -> Result<&Object, Refusal> {
     value.as_object().ok_or_else(|| {
-        Refusal::InvalidValue(code, format!("A JSON object is wanted here, not {}.", kind(value)))
+        Refusal::InvalidValue(error, format!("A JSON object is wanted here, not {}.", kind(value)))
     })
 }
 
 /// Checks a whole thing and writes the ID into it.
 pub(super) fn check_thing(id: &ThingId, value: &mut Value) -> Result<(), Refusal> {
-    let map = object(value, "json.invalid")?;
+    let map = object(value, ValueError::Json)?;
     match map.get("thingId") {
         None => {}
         Some(Value::String(text)) if text == id.as_str() => {}
         Some(other) => {
             return Err(Refusal::InvalidValue(
-                "things:id.notsettable",
+                ValueError::ThingIdNotSettable,
                 format!("The thing ID in the body is {other}, in the path it is `{id}`."),
             ));
         }
@@ -39,7 +41,7 @@ pub(super) fn check_thing(id: &ThingId, value: &mut Value) -> Result<(), Refusal
             key if key.starts_with('_') => {}
             key => {
                 return Err(Refusal::InvalidValue(
-                    "json.invalid",
+                    ValueError::Json,
                     format!(
                         "A thing has no field `{key}`; it has thingId, policyId, definition, attributes and features."
                     ),
@@ -56,12 +58,12 @@ pub(super) fn check_thing(id: &ThingId, value: &mut Value) -> Result<(), Refusal
 
 /// Checks a merge patch; `null` may stand for anything but the IDs.
 pub(super) fn check_merge(id: &ThingId, path: &Path, value: &Value) -> Result<(), Refusal> {
-    let invalid = |why: String| Err(Refusal::InvalidValue("things:merge.invalid", why));
+    let invalid = |why: String| Err(Refusal::InvalidValue(ValueError::Merge, why));
     check_keys(value, 0)?;
     check_patterns(value)?;
     match path {
         Path::Thing => {
-            for (key, value) in object(value, "things:merge.invalid")? {
+            for (key, value) in object(value, ValueError::Merge)? {
                 match (key.as_str(), value) {
                     ("thingId", Value::String(text)) if text == id.as_str() => {}
                     ("thingId" | "policyId", Value::Null) => {
@@ -69,7 +71,7 @@ pub(super) fn check_merge(id: &ThingId, path: &Path, value: &Value) -> Result<()
                     }
                     ("thingId", _) => {
                         return Err(Refusal::InvalidValue(
-                            "things:id.notsettable",
+                            ValueError::ThingIdNotSettable,
                             "The thing ID cannot be changed.".to_owned(),
                         ));
                     }
@@ -84,13 +86,13 @@ pub(super) fn check_merge(id: &ThingId, path: &Path, value: &Value) -> Result<()
         }
         Path::Features => match value {
             Value::Null => Ok(()),
-            _ => object(value, "things:merge.invalid")?
+            _ => object(value, ValueError::Merge)?
                 .iter()
                 .try_for_each(|(f, value)| check_merge(id, &Path::Feature(f.clone()), value)),
         },
         Path::Feature(feature) => match value {
             Value::Null => Ok(()),
-            _ => object(value, "things:merge.invalid")?.iter().try_for_each(|(key, value)| {
+            _ => object(value, ValueError::Merge)?.iter().try_for_each(|(key, value)| {
                 let part = feature_part(feature, key)?;
                 if value.is_null() { Ok(()) } else { check_value(&part, value) }
             }),
@@ -102,7 +104,7 @@ pub(super) fn check_merge(id: &ThingId, path: &Path, value: &Value) -> Result<()
 
 /// Every key that is a pattern must be one that can be read, and may only delete.
 fn check_patterns(value: &Value) -> Result<(), Refusal> {
-    let invalid = |why: String| Err(Refusal::InvalidValue("things:merge.invalid", why));
+    let invalid = |why: String| Err(Refusal::InvalidValue(ValueError::Merge, why));
     let Some(map) = value.as_object() else { return Ok(()) };
     for (key, value) in map {
         match merge::pattern(key) {
@@ -123,7 +125,7 @@ fn feature_part(feature: &str, key: &str) -> Result<Path, Refusal> {
         "properties" => Ok(Path::Properties(feature.to_owned())),
         "desiredProperties" => Ok(Path::DesiredProperties(feature.to_owned())),
         _ => Err(Refusal::InvalidValue(
-            "json.invalid",
+            ValueError::Json,
             format!(
                 "A feature has no field `{key}`; it has definition, properties and desiredProperties."
             ),
@@ -133,45 +135,45 @@ fn feature_part(feature: &str, key: &str) -> Result<Path, Refusal> {
 
 /// Checks that `value` can be at `path`.
 pub(super) fn check_value(path: &Path, value: &Value) -> Result<(), Refusal> {
-    let invalid = |code, why: String| Err(Refusal::InvalidValue(code, why));
+    let invalid = |error, why: String| Err(Refusal::InvalidValue(error, why));
     check_keys(value, 0)?;
     match path {
         Path::Thing | Path::Attribute(_) | Path::Property(..) | Path::DesiredProperty(..) => Ok(()),
         Path::PolicyId => match value.as_str().map(ThingId::parse) {
             Some(Ok(_)) => Ok(()),
-            _ => invalid("policies:id.invalid", format!("{value} is not a policy ID.")),
+            _ => invalid(ValueError::PolicyId, format!("{value} is not a policy ID.")),
         },
         Path::Definition => match value {
             Value::Null => Ok(()),
             Value::String(text) if is_definition(text) => Ok(()),
             _ => invalid(
-                "things:definition.identifier.invalid",
+                ValueError::Definition,
                 format!("{value} is not a definition: `namespace:name:version` or an HTTP URL."),
             ),
         },
         Path::Attributes | Path::Properties(_) | Path::DesiredProperties(_) => {
-            object(value, "json.invalid").map(drop)
+            object(value, ValueError::Json).map(drop)
         }
-        Path::Features => object(value, "json.invalid")?
+        Path::Features => object(value, ValueError::Json)?
             .iter()
             .try_for_each(|(id, value)| check_value(&Path::Feature(id.clone()), value)),
         Path::Feature(feature) => match value {
             Value::Null => Ok(()),
-            _ => object(value, "json.invalid")?.iter().try_for_each(|(key, value)| {
+            _ => object(value, ValueError::Json)?.iter().try_for_each(|(key, value)| {
                 let part = feature_part(feature, key)?;
                 if value.is_null() { Ok(()) } else { check_value(&part, value) }
             }),
         },
         Path::FeatureDefinition(_) => match value.as_array() {
             Some(items) if items.is_empty() => invalid(
-                "things:feature.definition.empty",
+                ValueError::EmptyDefinition,
                 "A definition names at least one model.".to_owned(),
             ),
             Some(items) if items.iter().all(|item| item.as_str().is_some_and(is_definition)) => {
                 Ok(())
             }
             _ => invalid(
-                "things:definition.identifier.invalid",
+                ValueError::Definition,
                 format!("{value} is not a list of `namespace:name:version` or HTTP URLs."),
             ),
         },
@@ -181,7 +183,7 @@ pub(super) fn check_value(path: &Path, value: &Value) -> Result<(), Refusal> {
 fn check_keys(value: &Value, depth: usize) -> Result<(), Refusal> {
     if depth > DEPTH_MAX {
         return Err(Refusal::InvalidValue(
-            "json.invalid",
+            ValueError::Json,
             format!("The JSON is nested deeper than {DEPTH_MAX} levels."),
         ));
     }
@@ -189,7 +191,7 @@ fn check_keys(value: &Value, depth: usize) -> Result<(), Refusal> {
         Value::Object(map) => map.iter().try_for_each(|(key, value)| {
             if !is_key(key) {
                 return Err(Refusal::InvalidValue(
-                    "json.key.invalid",
+                    ValueError::Key,
                     format!("`{}` is no key: keys are not empty and have no `/` and no control characters.", key.escape_debug()),
                 ));
             }

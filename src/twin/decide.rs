@@ -5,9 +5,13 @@
 use serde_json::Value;
 
 use super::check::{check_merge, check_thing, check_value, object};
+use super::event::{Action, Change, Event};
+use super::id::ThingId;
+use super::merge;
 use super::path::Path;
+use super::refusal::{Refusal, ValueError};
 use super::sequence::{self, Stamp};
-use super::{Action, Change, Event, Refusal, ThingId, Twin, merge};
+use super::thing::Twin;
 
 /// Judges a change.
 ///
@@ -23,9 +27,9 @@ pub fn decide(id: &ThingId, twin: Option<&Twin>, change: Change) -> Result<Event
             let late = match stamp {
                 None => false,
                 Some(stamp) => match twin.sequence.judge(stamp) {
-                    sequence::Verdict::Duplicate => return Err(Refusal::Duplicate),
-                    sequence::Verdict::Late => true,
-                    sequence::Verdict::Next => false,
+                    sequence::Arrival::Duplicate => return Err(Refusal::Duplicate),
+                    sequence::Arrival::Late => true,
+                    sequence::Arrival::Next => false,
                 },
             };
             let action = if late { Action::ReadLate } else { Action::Read };
@@ -49,8 +53,7 @@ pub fn decide(id: &ThingId, twin: Option<&Twin>, change: Change) -> Result<Event
         }
         Change::Merge(Path::Thing, mut value) => {
             if twin.is_none() {
-                value =
-                    Value::Object(merge::without_nulls(object(&value, "things:merge.invalid")?));
+                value = Value::Object(merge::without_nulls(object(&value, ValueError::Merge)?));
                 check_thing(id, &mut value)?;
                 return Ok(event(Action::Created, Path::Thing, Some(value)));
             }
@@ -78,7 +81,7 @@ pub fn decide(id: &ThingId, twin: Option<&Twin>, change: Change) -> Result<Event
             let twin = twin.ok_or_else(|| Refusal::NotFound(id.clone(), Path::Thing))?;
             if path == Path::PolicyId {
                 return Err(Refusal::InvalidValue(
-                    "things:policyId.notdeletable",
+                    ValueError::PolicyIdNotDeletable,
                     "A thing's policy ID cannot be deleted.".to_owned(),
                 ));
             }

@@ -1,15 +1,15 @@
-//! What someone wants of a twin, and what happened to it: one record of the log.
+//! What is requested of a twin, and what happened to it: one record of the log.
 //!
 //! Not here: which event a change becomes (`decide`), what an event does (`apply`).
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Object;
+use super::merge::Object;
 use super::path::Path;
 use super::sequence::Stamp;
 
-/// What someone wants of a twin.
+/// What is requested of a twin.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// PUT: replaces what is at the path; at the thing itself it creates one where none is.
@@ -25,7 +25,7 @@ pub enum Change {
         /// Sequence number, if the node gives one.
         stamp: Option<Stamp>,
     },
-    /// A node says that it is at this boot; taken if it has numbered its boots anew.
+    /// A node announces its boot; taken if it has numbered its boots anew.
     Boot(u64),
 }
 
@@ -46,7 +46,7 @@ pub struct Event {
         skip_serializing_if = "Option::is_none"
     )]
     pub value: Option<Value>,
-    /// The reading's sequence number; the boot that was said.
+    /// The reading's sequence number, or the boot that the node announced.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub stamp: Option<Stamp>,
 }

@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use super::merge::{self, Object};
 use super::path::DEPTH_MAX;
-use super::{Object, merge};
 
 /// Longest selector, bytes.
 pub const FIELDS_LEN_MAX: usize = 8192;

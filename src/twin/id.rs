@@ -5,8 +5,20 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Refusal, THING_ID_LEN_MAX};
+use super::limits::THING_ID_LEN_MAX;
 use crate::store::record::KEY_LEN_MAX;
+
+/// Text that is not the name of a twin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidThingId(pub String);
+
+impl fmt::Display for InvalidThingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is not a thing ID.", self.0)
+    }
+}
+
+impl std::error::Error for InvalidThingId {}
 
 /// `namespace:name`, checked. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,9 +29,9 @@ impl ThingId {
     /// name without control characters and `/`; at most 256 characters and 255 bytes in all.
     ///
     /// # Errors
-    /// [`Refusal::InvalidId`].
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
-        let invalid = || Refusal::InvalidId(text.chars().take(THING_ID_LEN_MAX).collect());
+    /// [`InvalidThingId`].
+    pub fn parse(text: &str) -> Result<Self, InvalidThingId> {
+        let invalid = || InvalidThingId(text.chars().take(THING_ID_LEN_MAX).collect());
         let (namespace, name) = text.split_once(':').ok_or_else(invalid)?;
         let part = |part: &str| {
             part.starts_with(|c: char| c.is_ascii_alphabetic())

@@ -3,6 +3,9 @@
 use regex_lite::Regex;
 use serde_json::{Map, Value};
 
+/// A JSON object.
+pub type Object = Map<String, Value>;
+
 /// Longest pattern of a key that deletes by pattern, bytes.
 pub const PATTERN_LEN_MAX: usize = 256;
 

@@ -1,4 +1,4 @@
-//! What a request is about: [`Path`] × [`Verb`], and the one table of error codes over both.
+//! What a request is about: [`Path`] × [`Verb`].
 //!
 //! Ditto has a command, an event and an exception class for each pair; here they are two small
 //! types, shared by HTTP, events, search and the log. Source: Eclipse Ditto HTTP API 2.
@@ -127,25 +127,7 @@ impl Path {
         }
     }
 
-    /// Ditto's error code when there is nothing at this path (always status 404).
-    pub fn not_found_code(&self) -> &'static str {
-        match self {
-            Self::Thing => "things:thing.notfound",
-            Self::PolicyId => "things:policyId.notfound",
-            Self::Definition => "things:definition.notfound",
-            Self::Attributes => "things:attributes.notfound",
-            Self::Attribute(_) => "things:attribute.notfound",
-            Self::Features => "things:features.notfound",
-            Self::Feature(_) => "things:feature.notfound",
-            Self::FeatureDefinition(_) => "things:feature.definition.notfound",
-            Self::Properties(_) => "things:feature.properties.notfound",
-            Self::Property(..) => "things:feature.property.notfound",
-            Self::DesiredProperties(_) => "things:feature.desiredProperties.notfound",
-            Self::DesiredProperty(..) => "things:feature.desiredProperty.notfound",
-        }
-    }
-
-    /// Whether `verb` exists here; where it does not, HTTP answers 405.
+    /// Whether `verb` exists here; where it does not, the request is refused.
     pub fn allows(&self, verb: Verb) -> bool {
         !matches!((self, verb), (Self::PolicyId, Verb::Delete))
     }
@@ -221,6 +203,11 @@ impl<'de> serde::Deserialize<'de> for Path {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         Self::parse(&text).map_err(|_| serde::de::Error::custom(format!("no path: {text}")))
     }
+}
+
+/// `feature/property`, as a service's inputs and derived properties are written.
+pub fn property_path(feature: &str, pointer: &Pointer) -> String {
+    format!("{feature}/{}", pointer.join("/"))
 }
 
 /// Whether a JSON key or feature ID is one that Ditto takes: not empty, no control characters, no

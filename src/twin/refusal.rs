@@ -1,11 +1,12 @@
-//! Why a change was not made: Ditto's status, error code and words.
+//! Why a change was not made.
 //!
-//! Not here: when a change is refused (`decide`), the answer that says so (`ditto`).
+//! Not here: when a change is refused (`decide`), status and error code of the response (`ditto`).
 
+use super::id::{InvalidThingId, ThingId};
+use super::limits::THING_LEN_MAX;
 use super::path::Path;
-use super::{THING_LEN_MAX, ThingId};
 
-/// Why a change was not made, in Ditto's terms.
+/// Why a change was not made.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Refusal {
     /// No such thing, or nothing at the path.
@@ -13,9 +14,9 @@ pub enum Refusal {
     /// The thing exists and should not.
     Conflict(ThingId),
     /// The ID is none.
-    InvalidId(String),
-    /// The value cannot be at the path: code, what is wrong.
-    InvalidValue(&'static str, String),
+    InvalidId(InvalidThingId),
+    /// The value cannot be at the path: which rule it breaks, and how.
+    InvalidValue(ValueError, String),
     /// The thing would be larger than [`THING_LEN_MAX`].
     TooLarge(ThingId),
     /// `If-Match` or `If-None-Match` forbids it.
@@ -26,41 +27,35 @@ pub enum Refusal {
     Stalled(ThingId),
 }
 
+/// Which rule a value breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueError {
+    /// It is not JSON of the form that belongs here.
+    Json,
+    /// A key is empty, or has a `/` or a control character.
+    Key,
+    /// It is not a merge patch for this place.
+    Merge,
+    /// A thing's ID cannot be changed.
+    ThingIdNotSettable,
+    /// It is not a policy ID.
+    PolicyId,
+    /// A thing's policy ID cannot be deleted.
+    PolicyIdNotDeletable,
+    /// It is not a definition.
+    Definition,
+    /// A feature's definition names at least one model.
+    EmptyDefinition,
+}
+
 impl Refusal {
-    /// HTTP status.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::NotFound(..) => 404,
-            Self::Conflict(_) => 409,
-            Self::InvalidId(_) | Self::InvalidValue(..) => 400,
-            Self::TooLarge(_) => 413,
-            Self::PreconditionFailed(_) => 412,
-            Self::Duplicate => 200,
-            Self::Stalled(_) => 503,
-        }
-    }
-
-    /// Ditto's error code.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::NotFound(_, path) => path.not_found_code(),
-            Self::Conflict(_) => "things:thing.conflict",
-            Self::InvalidId(_) => "things:id.invalid",
-            Self::InvalidValue(code, _) => code,
-            Self::TooLarge(_) => "things:thing.toolarge",
-            Self::PreconditionFailed(_) => "things:precondition.failed",
-            Self::Duplicate => "reading.duplicate",
-            Self::Stalled(_) => "things:thing.unavailable",
-        }
-    }
-
     /// One sentence.
     pub fn message(&self) -> String {
         match self {
             Self::NotFound(id, Path::Thing) => format!("There is no thing with the ID `{id}`."),
             Self::NotFound(id, path) => format!("The thing `{id}` has no {}.", path.noun()),
             Self::Conflict(id) => format!("There is a thing with the ID `{id}` already."),
-            Self::InvalidId(id) => format!("`{id}` is not a thing ID."),
+            Self::InvalidId(error) => error.to_string(),
             Self::InvalidValue(_, why) => why.clone(),
             Self::TooLarge(id) => {
                 format!("The thing `{id}` would be larger than {THING_LEN_MAX} bytes.")
@@ -72,16 +67,10 @@ impl Refusal {
             ),
         }
     }
+}
 
-    /// What to do about it, where that can be said.
-    pub fn description(&self) -> Option<&'static str> {
-        match self {
-            Self::InvalidId(_) => Some(
-                "A thing ID is `namespace:name`; the namespace starts with a letter and has letters, digits, `_`, `.` and `-`; the name has no `/` and no control characters; 256 characters at most.",
-            ),
-            Self::NotFound(..) => Some("Check whether the ID and the path are right."),
-            Self::Stalled(_) => Some("Restore a backup, or run `edgetwin doctor --accept-loss`."),
-            _ => None,
-        }
+impl From<InvalidThingId> for Refusal {
+    fn from(error: InvalidThingId) -> Self {
+        Self::InvalidId(error)
     }
 }

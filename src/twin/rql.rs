@@ -8,8 +8,8 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
-use super::Twin;
 use super::path::{DEPTH_MAX, Path};
+use super::thing::Twin;
 use crate::base::time::rfc3339;
 
 /// Longest filter, bytes.

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Twin;
+use super::thing::Twin;
 use crate::base::units::ScalarError;
 
 /// One condition on a label.

@@ -1,18 +1,18 @@
-//! Which readings of a node are in: duplicates are told from news across restarts of either side.
+//! Which readings of a node were taken: duplicates are recognised across restarts of either side.
 //!
 //! A node numbers its readings. QoS 1 delivers at least once, so a reading that was taken and
-//! whose acknowledgement was lost comes again; its number tells. Numbers that were skipped are
+//! whose acknowledgement was lost arrives again, with the same number. Numbers that were skipped are
 //! remembered as gaps, so that a resend from the node's buffer is taken once, as history.
 //!
-//! A node that says its boot number too starts a new count with each boot. One that does not, and
-//! counts from 0 or 1 again, is believed to have restarted when the count so far is too far ahead
+//! A node that also sends its boot number starts a new count with each boot. A node that does not,
+//! and counts from 0 or 1 again, is taken to have restarted when the count so far is too far ahead
 //! for a redelivery ([`REDELIVERY_MAX`]).
 //!
-//! Readings of a boot before the newest count as repeats. If the counter itself went back, as after a
-//! node's memory was erased or its board was replaced, the node has to say at which boot it is
-//! ([`Sequence::begin`]). From then on, of all boot numbers that were given before, only the one that
-//! the node said last counts, so what is queued of its former life is not taken again. (It could be
-//! only when the node is at that very boot number once more.)
+//! Readings of a boot before the newest count as duplicates. If the boot counter itself went back,
+//! as after a node's memory was erased or its board was replaced, the node has to announce its boot
+//! number ([`Sequence::begin`]). From then on, of all boot numbers up to the greatest one before,
+//! only the announced one counts, so that queued readings of earlier boots are not taken again.
+//! (They are, if the node reaches the same boot number a second time.)
 
 use serde::{Deserialize, Serialize};
 
@@ -44,9 +44,9 @@ impl From<Stamp> for (u64, Option<u64>) {
     }
 }
 
-/// What a number says about its reading.
+/// How a reading relates to those before it, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Arrival {
     /// Newer than all before it.
     Next,
     /// Not taken yet, and a newer one was.
@@ -63,44 +63,44 @@ pub struct Sequence {
     /// Skipped numbers, `first..=last`, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     gaps: Vec<(u64, u64)>,
-    /// Boots were numbered anew: the one that the node said last, and the greatest given before.
+    /// Boots were numbered anew: the boot that the node announced last, and the greatest before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     anew: Option<(u64, u64)>,
 }
 
 impl Sequence {
     /// Judges a number.
-    pub fn judge(&self, stamp: Stamp) -> Verdict {
-        let Some(last) = self.last else { return Verdict::Next };
+    pub fn judge(&self, stamp: Stamp) -> Arrival {
+        let Some(last) = self.last else { return Arrival::Next };
         if stamp.boot != last.boot {
             // A will or a straggler of an earlier boot is history; without numbers nobody knows.
             return match (stamp.boot, last.boot, self.anew) {
-                (Some(boot), _, Some((said, most))) if boot <= most => {
-                    if boot == said {
-                        Verdict::Next
+                (Some(boot), _, Some((announced, most))) if boot <= most => {
+                    if boot == announced {
+                        Arrival::Next
                     } else {
-                        Verdict::Duplicate
+                        Arrival::Duplicate
                     }
                 }
-                (Some(boot), Some(newest), None) if boot < newest => Verdict::Duplicate,
-                _ => Verdict::Next,
+                (Some(boot), Some(newest), None) if boot < newest => Arrival::Duplicate,
+                _ => Arrival::Next,
             };
         }
         if stamp.seq > last.seq || self.restarted(stamp) {
-            return Verdict::Next;
+            return Arrival::Next;
         }
         if self.gaps.iter().any(|&(first, end)| (first..=end).contains(&stamp.seq)) {
-            Verdict::Late
+            Arrival::Late
         } else {
-            Verdict::Duplicate
+            Arrival::Duplicate
         }
     }
 
     /// Takes a number that was not judged a duplicate.
     pub fn note(&mut self, stamp: Stamp) {
         match self.judge(stamp) {
-            Verdict::Duplicate => {}
-            Verdict::Late => {
+            Arrival::Duplicate => {}
+            Arrival::Late => {
                 let at = self.gaps.iter().position(|&(a, b)| (a..=b).contains(&stamp.seq));
                 if let Some(at) = at {
                     let (first, end) = self.gaps.remove(at);
@@ -112,7 +112,7 @@ impl Sequence {
                     self.forget();
                 }
             }
-            Verdict::Next => {
+            Arrival::Next => {
                 match self.last {
                     Some(last) if last.boot == stamp.boot && stamp.seq > last.seq => {
                         if stamp.seq > last.seq + 1 {
@@ -129,15 +129,16 @@ impl Sequence {
         }
     }
 
-    /// Whether a node that says that it is at this boot now has numbered its boots anew, and that is
-    /// news.
+    /// Whether a node that announces this boot has numbered its boots anew, and has not announced it
+    /// before.
     pub fn is_anew(&self, boot: u64) -> bool {
         let newest = self.last.and_then(|last| last.boot);
-        let (said, most) = self.anew.or(newest.map(|newest| (newest, newest))).unwrap_or_default();
-        boot <= most && boot != said
+        let (announced, most) =
+            self.anew.or(newest.map(|newest| (newest, newest))).unwrap_or_default();
+        boot <= most && boot != announced
     }
 
-    /// The node is at this boot, whatever was heard before.
+    /// The node is at this boot, whatever it sent before.
     pub fn begin(&mut self, boot: u64) {
         if self.is_anew(boot) {
             let newest = self.last.and_then(|last| last.boot).unwrap_or_default();
@@ -188,24 +189,24 @@ mod tests {
     fn a_gap_is_filled_once() {
         let mut sequence = taken(&[1, 2, 6]);
         assert_eq!(sequence.missing(), 3);
-        assert_eq!(sequence.judge(at(4)), Verdict::Late);
+        assert_eq!(sequence.judge(at(4)), Arrival::Late);
         sequence.note(at(4));
-        assert_eq!(sequence.judge(at(4)), Verdict::Duplicate);
-        assert_eq!((sequence.judge(at(3)), sequence.judge(at(5))), (Verdict::Late, Verdict::Late));
-        assert_eq!(sequence.judge(at(2)), Verdict::Duplicate);
-        assert_eq!(sequence.judge(at(7)), Verdict::Next);
+        assert_eq!(sequence.judge(at(4)), Arrival::Duplicate);
+        assert_eq!((sequence.judge(at(3)), sequence.judge(at(5))), (Arrival::Late, Arrival::Late));
+        assert_eq!(sequence.judge(at(2)), Arrival::Duplicate);
+        assert_eq!(sequence.judge(at(7)), Arrival::Next);
     }
 
     #[test]
     fn a_restart_counts_anew_and_a_redelivery_does_not() {
         let sequence = taken(&[5000]);
-        assert_eq!(sequence.judge(at(0)), Verdict::Next);
-        assert_eq!(sequence.judge(at(4000)), Verdict::Duplicate);
-        assert_eq!(taken(&[0, 1, 2, 3]).judge(at(0)), Verdict::Duplicate);
+        assert_eq!(sequence.judge(at(0)), Arrival::Next);
+        assert_eq!(sequence.judge(at(4000)), Arrival::Duplicate);
+        assert_eq!(taken(&[0, 1, 2, 3]).judge(at(0)), Arrival::Duplicate);
         let mut booted = Sequence::default();
         booted.note(Stamp { seq: 9, boot: Some(3) });
-        assert_eq!(booted.judge(Stamp { seq: 0, boot: Some(4) }), Verdict::Next);
-        assert_eq!(booted.judge(Stamp { seq: 10, boot: Some(2) }), Verdict::Duplicate);
+        assert_eq!(booted.judge(Stamp { seq: 0, boot: Some(4) }), Arrival::Next);
+        assert_eq!(booted.judge(Stamp { seq: 10, boot: Some(2) }), Arrival::Duplicate);
     }
 
     fn of(boot: u64, seq: u64) -> Stamp {
@@ -217,33 +218,33 @@ mod tests {
         let mut sequence = Sequence::default();
         assert!(!sequence.is_anew(0));
         (0..5).for_each(|seq| sequence.note(of(7, seq)));
-        assert_eq!(sequence.judge(of(1, 0)), Verdict::Duplicate);
+        assert_eq!(sequence.judge(of(1, 0)), Arrival::Duplicate);
         assert_eq!((sequence.is_anew(7), sequence.is_anew(8)), (false, false));
         assert!(sequence.is_anew(1));
         sequence.begin(1);
-        assert!(!sequence.is_anew(1), "it is said once");
+        assert!(!sequence.is_anew(1), "it counts once");
         // What was not taken of the former life still may be; what was is not.
         assert_eq!(
             (sequence.judge(of(7, 4)), sequence.judge(of(7, 5))),
-            (Verdict::Duplicate, Verdict::Next)
+            (Arrival::Duplicate, Arrival::Next)
         );
-        assert_eq!(sequence.judge(of(1, 0)), Verdict::Next);
+        assert_eq!(sequence.judge(of(1, 0)), Arrival::Next);
         sequence.note(of(1, 0));
         assert_eq!(
             (sequence.judge(of(1, 0)), sequence.judge(of(1, 1))),
-            (Verdict::Duplicate, Verdict::Next)
+            (Arrival::Duplicate, Arrival::Next)
         );
         for former in [(7, 0), (7, 9), (3, 0)] {
-            assert_eq!(sequence.judge(of(former.0, former.1)), Verdict::Duplicate, "{former:?}");
+            assert_eq!(sequence.judge(of(former.0, former.1)), Arrival::Duplicate, "{former:?}");
         }
-        // A later boot that was had before has to be said, one beyond them not.
-        assert_eq!(sequence.judge(of(2, 0)), Verdict::Duplicate);
+        // A boot number that occurred before has to be announced, a greater one does not.
+        assert_eq!(sequence.judge(of(2, 0)), Arrival::Duplicate);
         sequence.begin(2);
         sequence.note(of(2, 0));
-        assert_eq!(sequence.judge(of(1, 1)), Verdict::Duplicate);
+        assert_eq!(sequence.judge(of(1, 1)), Arrival::Duplicate);
         sequence.note(of(8, 0));
         assert_eq!((sequence.last(), sequence.anew), (Some(of(8, 0)), None));
-        assert_eq!(sequence.judge(of(2, 1)), Verdict::Duplicate);
+        assert_eq!(sequence.judge(of(2, 1)), Arrival::Duplicate);
     }
 
     proptest! {
@@ -265,14 +266,14 @@ mod tests {
                         let judged = sequence.judge(of(boot, seq));
                         // A life that begins at the boot where the last one ended is taken for it.
                         if fresh {
-                            prop_assert_ne!(judged, Verdict::Duplicate);
+                            prop_assert_ne!(judged, Arrival::Duplicate);
                         }
                         sequence.note(of(boot, seq));
                         sent.push((boot, seq));
                         if let Some(index) = again.next() {
                             let (old, seq) = *index.get(&sent);
                             if old != boot {
-                                prop_assert_eq!(sequence.judge(of(old, seq)), Verdict::Duplicate);
+                                prop_assert_eq!(sequence.judge(of(old, seq)), Arrival::Duplicate);
                             }
                         }
                         // A snapshot in between changes nothing.
@@ -292,7 +293,7 @@ mod tests {
                 sequence.note(at(next));
                 next += 1;
                 let again = start + resend % (next - start);
-                prop_assert_eq!(sequence.judge(at(again)), Verdict::Duplicate);
+                prop_assert_eq!(sequence.judge(at(again)), Arrival::Duplicate);
             }
             prop_assert_eq!(sequence.missing(), 0);
         }

@@ -1,6 +1,6 @@
 //! What twins promise, under random changes.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::path::Path;
 use super::sequence::Stamp;

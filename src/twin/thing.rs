@@ -9,9 +9,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::id::ThingId;
+use super::merge::{self, Object};
 use super::path::Path;
 use super::sequence::Sequence;
-use super::{Object, ThingId, merge};
 use crate::store::record::Position;
 
 /// One feature of a thing.
@@ -198,7 +199,7 @@ impl Twin {
         }
         let state: State = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let id = state.thing.get("thingId").and_then(Value::as_str).unwrap_or_default();
-        let id = ThingId::parse(id).map_err(|refusal| refusal.message())?;
+        let id = ThingId::parse(id).map_err(|error| error.to_string())?;
         let mut twin = Self::from_thing(&id, &state.thing);
         for (feature, revision) in state.revisions {
             if let Some(feature) = twin.features.get_mut(feature.as_str()) {
@@ -310,4 +311,13 @@ fn merge_part(part: &mut Option<Object>, value: &Value) {
         Value::Object(patch) => merge::merge(part.get_or_insert_with(Map::new), patch),
         _ => *part = None,
     }
+}
+
+/// The names of the services in `attributes/services`: a list of names, or a map from names to
+/// options. Anything else names none.
+pub fn services(twin: &Twin) -> impl Iterator<Item = &str> {
+    let value = twin.attributes.as_deref().and_then(|attributes| attributes.get("services"));
+    let list = value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let map = value.and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.as_str());
+    list.chain(map)
 }

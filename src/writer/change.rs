@@ -2,6 +2,7 @@
 //!
 //! Not here: what a change does to a twin (`twin`), how it becomes durable (`commit`).
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::store::AppendError;
 use crate::twin::path::Path;
 use crate::twin::{Change, Event, Refusal, ThingId, Twin};
 
-/// Who wants a change.
+/// Who requests a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A node, through its reading.
@@ -22,7 +23,7 @@ pub enum Origin {
     Runtime,
 }
 
-/// One change that is wanted.
+/// One change that is requested.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Of which twin.
@@ -85,7 +86,7 @@ pub struct Committed {
     pub revision: u64,
     /// Microseconds since 1970.
     pub time_us: i64,
-    /// Who wanted it.
+    /// Who requested it.
     pub origin: Origin,
     /// How many changes led to this one; 0 for one that came from outside.
     pub depth: u8,
@@ -99,6 +100,17 @@ pub enum Rejected {
     /// The log does not take it.
     NotStored(AppendError),
 }
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => f.write_str(&refusal.message()),
+            Self::NotStored(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Rejected {}
 
 impl From<AppendError> for Rejected {
     fn from(error: AppendError) -> Self {
@@ -115,7 +127,7 @@ pub trait Reaction: Send + Sync {
     fn too_deep(&self, change: &Committed);
 }
 
-/// Is told what became durable.
+/// Receives what became durable.
 pub trait Sink: Send + Sync {
     /// Takes the changes of one batch, in order. Called by the thread that commits: hands over,
     /// does not wait.

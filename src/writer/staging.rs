@@ -9,7 +9,7 @@ use super::entry::{Document, Entry, FORMAT, kind};
 use super::snapshot::StateSnapshot;
 use crate::store::record::{Position, Record};
 use crate::store::{AppendError, Log};
-use crate::twin::{Refusal, THING_LEN_MAX, ThingId, apply, decide};
+use crate::twin::{Refusal, THING_LEN_MAX, ThingId, ValueError, apply, decide};
 
 /// Changed under the writer's lock only.
 pub(super) struct Staging {
@@ -62,7 +62,7 @@ impl Staging {
         }
         let revision = before.as_ref().map_or(0, |twin| twin.revision) + 1;
         let payload = serde_json::to_vec(&event).map_err(|error| {
-            Rejected::Refused(Refusal::InvalidValue("json.invalid", error.to_string()))
+            Rejected::Refused(Refusal::InvalidValue(ValueError::Json, error.to_string()))
         })?;
         let record = Record {
             kind: kind::EVENT,

@@ -348,3 +348,25 @@ fn a_boot_that_began_anew_is_remembered_over_a_crash_and_usual_records_are_as_lo
     let twin = writer.twin("lab:a").unwrap();
     assert_eq!(Twin::from_state(twin.revision, &twin.to_state()).unwrap().sequence, twin.sequence);
 }
+
+#[tokio::test]
+async fn a_task_waits_until_its_change_is_durable_or_learns_why_it_never_is() {
+    for wakes_a_thread in [false, true] {
+        let disk: Arc<FakeDisk> = Arc::default();
+        let (writer, _) = open(&disk);
+        create(&writer, "a");
+        let writer = Arc::new(writer);
+        let committer = wakes_a_thread.then(|| Committer::start(writer.clone()).unwrap());
+        let accepted = writer.submit(reading("a", 1), 2).unwrap();
+        writer.make_durable(accepted.batch).await.unwrap();
+        assert_eq!(writer.twin("lab:a").unwrap().revision, 2);
+        disk.fail(1, io::ErrorKind::Other);
+        let accepted = writer.submit(reading("a", 2), 3).unwrap();
+        let error = writer.make_durable(accepted.batch).await.unwrap_err();
+        assert_eq!(Some(error.to_string()), writer.durable_now().failed.map(|why| why.to_string()));
+        assert_eq!(writer.twin("lab:a").unwrap().revision, 2);
+        if let Some(committer) = committer {
+            committer.end();
+        }
+    }
+}

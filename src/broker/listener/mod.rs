@@ -3,7 +3,7 @@
 //! All connections live on one thread. A reading is judged and staged as soon as it is decoded;
 //! when every socket that was ready has been read, the same thread makes the batch durable and
 //! only then acknowledges, so a lone reading is never handed from thread to thread and a crowd
-//! shares one sync. On a slow disk (see [`INLINE_COMMIT_MAX`]) the committing is left to the
+//! shares one sync. On a slow disk (see [`is_slow`](crate::writer::Writer::is_slow)) the committing is left to the
 //! writer's own thread, so that sockets stay alive.
 //!
 //! The protocol's state machine is `mqtt-protocol-core`, which never acknowledges by itself; what
