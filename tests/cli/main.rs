@@ -10,6 +10,7 @@
 mod apply;
 mod config;
 mod control;
+mod ditto;
 mod explain;
 mod firmware;
 mod get;

@@ -7,6 +7,7 @@
 //! Origin must come from that very host. Programs other than browsers send no Origin.
 
 pub mod client;
+mod malformed;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +32,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
+use self::malformed::Explained;
 use crate::base::telemetry::Telemetry;
 
 /// Open connections of one listener; further ones wait to be accepted.
@@ -228,8 +230,9 @@ pub async fn serve(
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(HEAD_LEN_MAX);
-            let connection =
-                builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            let connection = builder
+                .serve_connection(TokioIo::new(Explained::new(stream)), service)
+                .with_upgrades();
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => Some(ended),
