@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Error, Watch, failed, histogram, nanos};
-use crate::edgeai::generate::{CHANNELS, Plan as World};
+use crate::edgeai::generate::{CHANNELS, SyntheticWorld as World};
 use crate::edgeai::{Model, Prediction};
 
 /// A reading without an answer for so long is lost.

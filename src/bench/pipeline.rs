@@ -18,7 +18,7 @@ use super::process::{self, Machine, Process, TemporaryDirectory};
 use super::runtime::{RuntimeProcess, model_manifest, twins_manifest};
 use super::{Error, Latency, Watch, failed, hundredth, tenth};
 use crate::edgeai::Classifier;
-use crate::edgeai::generate::{CHANNELS, LABELS, Plan as World};
+use crate::edgeai::generate::{CHANNELS, LABELS, SyntheticWorld as World};
 use crate::edgeai::train::{Recipe, fit};
 use crate::reconcile::disk::digest_of;
 

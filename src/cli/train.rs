@@ -14,7 +14,9 @@ use super::{LongOutput, Outcome};
 use crate::base::text::suggest;
 use crate::base::units::Percent;
 use crate::edgeai::Classifier;
-use crate::edgeai::train::{self, DataError, Options, Recipe, RecipeError, Report, TrainError};
+use crate::edgeai::train::{
+    self, DataError, Options, Recipe, RecipeError, TrainError, TrainingReport,
+};
 
 /// Train a classifier from CSV
 ///
@@ -145,7 +147,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::rename(&partial, path)
 }
 
-fn show(args: &Args, report: &Report, output: &mut Output) {
+fn show(args: &Args, report: &TrainingReport, output: &mut Output) {
     let file = args.model.as_ref().map(|path| path.display().to_string());
     match output.format() {
         format @ (Format::Json | Format::Yaml) => {

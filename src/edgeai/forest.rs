@@ -21,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::dataset::Dataset;
 use super::format::{ModelError, Reader, Writer};
-use super::train::ForestParameters;
+use super::parameters::ForestParameters;
 
 /// Most nodes of one tree. Why: child and leaf numbers fit 16 bits, so a node is 8 bytes. A tree
 /// that reaches it stops splitting; depth 15 never does.
@@ -34,7 +34,7 @@ const LEAF: u16 = u16::MAX;
 const LANES: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Node {
+struct TreeNode {
     /// Rows with `x[feature] <= threshold` go to `next`, others to `next + 1`.
     threshold: f32,
     /// Index of the input, or [`LEAF`].
@@ -56,7 +56,7 @@ struct Root {
 pub(super) struct Forest {
     labels: usize,
     roots: Vec<Root>,
-    nodes: Vec<Node>,
+    nodes: Vec<TreeNode>,
     /// `labels` shares for each leaf.
     leaves: Vec<f32>,
 }
@@ -136,10 +136,10 @@ impl Forest {
         if thresholds.len() != features.len() || features.len() != nexts.len() {
             return Err(ModelError::Invalid("number of nodes"));
         }
-        let nodes: Vec<Node> = thresholds
+        let nodes: Vec<TreeNode> = thresholds
             .iter()
             .zip(features.iter().zip(&nexts))
-            .map(|(&threshold, (&feature, &next))| Node { threshold, feature, next })
+            .map(|(&threshold, (&feature, &next))| TreeNode { threshold, feature, next })
             .collect();
         let mut roots = Vec::with_capacity(node_counts.len());
         let (mut node_at, mut leaf_at) = (0_usize, 0_usize);
@@ -237,7 +237,7 @@ impl Forest {
 }
 
 #[inline]
-fn step(node: Node, row: &[f32]) -> usize {
+fn step(node: TreeNode, row: &[f32]) -> usize {
     // Written so that it compiles to an addition, not to a branch that guesses wrong half the time.
     usize::from(node.next) + usize::from(row[usize::from(node.feature)] > node.threshold)
 }
@@ -302,7 +302,7 @@ struct Grower<'a> {
 /// A grown tree.
 #[derive(Default)]
 struct Tree {
-    nodes: Vec<Node>,
+    nodes: Vec<TreeNode>,
     leaves: Vec<f32>,
 }
 
@@ -342,7 +342,7 @@ impl<'a> Grower<'a> {
     }
 
     fn grow(mut self) -> Tree {
-        let root = Node { threshold: 0.0, feature: LEAF, next: 0 };
+        let root = TreeNode { threshold: 0.0, feature: LEAF, next: 0 };
         self.tree.nodes.push(root);
         let mut queue = std::collections::VecDeque::from([Pending {
             node: 0,
@@ -367,7 +367,7 @@ impl<'a> Grower<'a> {
             };
             let middle = self.partition(p.from, p.to, &split);
             let left = self.tree.nodes.len();
-            self.tree.nodes[p.node] = Node {
+            self.tree.nodes[p.node] = TreeNode {
                 threshold: self.columns[split.feature].threshold(split.low, split.high),
                 feature: split.feature as u16,
                 next: left as u16,

@@ -1,4 +1,4 @@
-//! Readings of a made-up office: what the quickstart trains on and simulated nodes send.
+//! Readings of an office as synthetic data: what the quickstart trains on and simulated nodes send.
 //!
 //! A [`Generator`] is one node in one room. Asked for time `t` it answers with temperature,
 //! humidity, loudness and light as four cheap sensors would report them, and with the fault that
@@ -114,7 +114,7 @@ impl Sample {
     }
 }
 
-/// Samples between two faults, on average, unless told otherwise.
+/// Samples between two faults, on average, by default.
 pub const FAULT_GAP_DEFAULT: u32 = 200;
 
 /// One node in one room.
@@ -361,7 +361,7 @@ fn gauss(random: &mut ChaCha8Rng) -> f64 {
 
 /// What to generate.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Plan {
+pub struct SyntheticWorld {
     /// Seed of the world.
     pub seed: u64,
     /// Number of nodes, numbered from 0.
@@ -372,7 +372,7 @@ pub struct Plan {
     pub interval_s: f64,
 }
 
-impl Plan {
+impl SyntheticWorld {
     /// Every sample with its node and time, node after node.
     pub fn samples(&self) -> impl Iterator<Item = (u32, f64, Sample)> + use<> {
         let plan = *self;
@@ -422,7 +422,7 @@ mod tests {
     use crate::edgeai::Classifier;
     use crate::edgeai::train::{Recipe, fit_and_test};
 
-    const PLAN: Plan = Plan { seed: 7, nodes: 4, days: 7.0, interval_s: 120.0 };
+    const PLAN: SyntheticWorld = SyntheticWorld { seed: 7, nodes: 4, days: 7.0, interval_s: 120.0 };
 
     #[test]
     fn same_seed_gives_the_same_stream_and_others_differ() {
@@ -491,7 +491,7 @@ mod tests {
 
     #[test]
     fn csv_reads_back_as_the_same_rows() {
-        let plan = Plan { nodes: 1, days: 2.0, interval_s: 60.0, ..PLAN };
+        let plan = SyntheticWorld { nodes: 1, days: 2.0, interval_s: 60.0, ..PLAN };
         let mut csv = Vec::new();
         plan.write_csv(&mut csv).unwrap();
         let inputs = CHANNELS.map(str::to_owned);

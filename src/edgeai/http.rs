@@ -1,4 +1,4 @@
-//! Models over HTTP by the Open Inference Protocol (rim): [`router`] serves them, [`Client`] calls
+//! Models over HTTP by the Open Inference Protocol (I/O boundary): [`router`] serves them, [`Client`] calls
 //! served ones.
 //!
 //! Not here: what the bytes mean (`oip`), connections (`crate::base::http::client`), which instance is called and whether again (`registry`,

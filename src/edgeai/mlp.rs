@@ -15,8 +15,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::dataset::{Dataset, stratified_split};
 use super::format::{ModelError, Reader, Writer};
+use super::parameters::MlpParameters;
 use super::scaler::Scaler;
-use super::train::MlpParameters;
 
 /// Most hidden layers, and most units in one. Why: a verdict has microseconds; a thousand units
 /// after a thousand take one already. More is refused by the recipe and when reading a file.

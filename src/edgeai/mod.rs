@@ -24,6 +24,7 @@ pub mod generate;
 pub mod http;
 mod mlp;
 mod oip;
+mod parameters;
 mod report;
 mod scaler;
 pub mod service;

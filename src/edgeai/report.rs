@@ -13,9 +13,9 @@ use super::{Classifier, Model, PredictError, Prediction};
 /// Number of bins of [`Evaluation::reliability`], of equal width over the score from 0 to 1.
 pub const RELIABILITY_BINS: usize = 10;
 
-/// A training run, told to its user.
+/// The report of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct TrainingReport {
     /// Kind of model.
     pub classifier: Classifier,
     /// [`Model::version`] of the model that was made.
@@ -186,7 +186,7 @@ fn share(part: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { part as f64 / of as f64 }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for TrainingReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} (seed {}", self.classifier, self.version, self.seed)?;
         for (name, value) in &self.parameters {

@@ -21,9 +21,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::dataset::{Dataset, stratified_split};
 use super::format::{ModelError, Reader, Writer};
+use super::parameters::SvmParameters;
 use super::scaler::Scaler;
 use super::smo;
-use super::train::SvmParameters;
 
 /// Most rows that the solver may be given. Why: time grows with their square, to minutes here,
 /// and predicting with the support vectors among them. The recipe refuses more.

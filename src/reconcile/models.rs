@@ -15,7 +15,7 @@ use super::controllers::model_name;
 use super::disk::{DATA_ANNOTATION, digest_of};
 use super::status::Report;
 use super::{ObjectKey, Reconciler};
-use crate::edgeai::generate::{CHANNELS, Plan};
+use crate::edgeai::generate::{CHANNELS, SyntheticWorld};
 use crate::edgeai::train::{self, Dataset, Recipe};
 use crate::edgeai::{self, Model};
 use crate::kinds::{Classifier, ModelSpec, TrainingParameters, TrainingRecipe};
@@ -320,7 +320,7 @@ fn parameters(given: &TrainingParameters) -> Vec<(&'static str, String)> {
 fn generated(recipe: &TrainingRecipe, inputs: &[String]) -> Result<Dataset, train::DataError> {
     let rows = recipe.rows.unwrap_or(ROWS_DEFAULT).max(ROOMS);
     let each = f64::from(rows / ROOMS);
-    let plan = Plan {
+    let plan = SyntheticWorld {
         seed: recipe.seed,
         nodes: ROOMS,
         days: DAYS,
