@@ -12,7 +12,7 @@ use super::{CliError, ErrorKind, Global, Outcome};
 use crate::base::units;
 use crate::manifest::diagnostic;
 use crate::reconcile::ObjectKey;
-use crate::reconcile::plan::{Plan, Verb};
+use crate::reconcile::plan::{ApplyPlan, Operation};
 
 /// Make a runtime what the manifests say.
 ///
@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
         let keys: Vec<ObjectKey> = plan
             .actions
             .iter()
-            .filter(|action| action.action != Verb::Delete)
+            .filter(|action| action.action != Operation::Delete)
             .map(|action| action.key.clone())
             .collect();
         wait_until_ready(&client, &keys, args.timeout.as_std())?;
@@ -95,7 +95,7 @@ pub(super) fn body(loaded: &Loaded, owner: &Owner) -> Value {
 }
 
 /// The plan in a runtime's report.
-pub(super) fn plan_of(report: &Value) -> Result<Plan, CliError> {
+pub(super) fn plan_of(report: &Value) -> Result<ApplyPlan, CliError> {
     serde_json::from_value(json!({ "base": report["base"], "actions": report["actions"] })).map_err(
         |error| {
             CliError::new(ErrorKind::Failed, "the runtime is of another version").because(&error)
@@ -112,8 +112,8 @@ pub(super) fn warn(loaded: &Loaded, output: &mut Output) {
 }
 
 /// Prints the objects that change, one a line.
-pub(super) fn print_names(plan: &Plan, output: &mut Output) {
-    for action in plan.actions.iter().filter(|action| action.action != Verb::Unchanged) {
+pub(super) fn print_names(plan: &ApplyPlan, output: &mut Output) {
+    for action in plan.actions.iter().filter(|action| action.action != Operation::Unchanged) {
         output.line(&action.key.to_string());
     }
 }

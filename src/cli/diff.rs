@@ -9,7 +9,7 @@ use super::client::Client;
 use super::manifests::{Manifests, Owner};
 use super::output::{Format, Output};
 use super::{CliError, Global, Outcome, objects};
-use crate::reconcile::plan::Verb;
+use crate::reconcile::plan::Operation;
 
 /// Lines of an object that are compared; beyond it all of them count as different.
 const LINES_MAX: usize = 5000;
@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
         if output.format() == Format::Json { output.json(&report) } else { output.yaml(&report) }
     } else {
         let stored = client.list("")?;
-        for action in plan.actions.iter().filter(|action| action.action != Verb::Unchanged) {
+        for action in plan.actions.iter().filter(|action| action.action != Operation::Unchanged) {
             let key = action.key.to_string();
             if output.format() == Format::Name {
                 output.line(&key);
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
             }
             let from = stored.iter().find(|item| objects::key_of(item) == key);
             let to = loaded.objects.iter().find(|object| object.key() == key);
-            let to = to.filter(|_| action.action != Verb::Delete).map(|object| &object.json);
+            let to = to.filter(|_| action.action != Operation::Delete).map(|object| &object.json);
             let text = unified(&key, &lines(from), &lines(to), output.colour_stdout());
             output.text(&text);
         }

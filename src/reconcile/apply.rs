@@ -10,8 +10,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::plan::{self, Ownership, Plan, PlanError, Verb};
-use super::{Facts, Made, ObjectKey, Reconciler, Stored, in_namespace, twins};
+use super::key::ObjectKey;
+use super::plan::{self, ApplyPlan, Operation, Ownership, PlanError};
+use super::reconciler::Reconciler;
+use super::stored::{Facts, Stored, in_namespace};
+use super::wanted::{self, Made};
 use crate::base::clock::now_us;
 use crate::kinds::{Kind, Spec};
 use crate::manifest::{self, Diagnostic, Object};
@@ -37,7 +40,7 @@ pub struct ApplyReport {
     /// Whether nothing was changed because a dry run was asked for.
     pub dry_run: bool,
     /// What happened, or would.
-    pub plan: Plan,
+    pub plan: ApplyPlan,
     /// What is stored and not acted on yet, one sentence each.
     pub not_acted_on: Vec<String>,
     /// What is probably not what was meant.
@@ -49,15 +52,15 @@ impl ApplyReport {
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct Report<'a> {
+        struct Shown<'a> {
             dry_run: bool,
             base: &'a str,
-            actions: &'a [plan::Action],
+            actions: &'a [plan::PlannedAction],
             summary: plan::Summary,
             not_acted_on: &'a [String],
             warnings: Value,
         }
-        let report = Report {
+        let report = Shown {
             dry_run: self.dry_run,
             base: &self.plan.base,
             actions: &self.plan.actions,
@@ -158,10 +161,10 @@ impl Reconciler {
             parsed.objects.into_iter().map(|object| (ObjectKey::of(&object), object)).collect();
         let now_us = now_us();
         let mut changes = Vec::new();
-        for action in plan.actions.iter().filter(|action| action.action != Verb::Unchanged) {
+        for action in plan.actions.iter().filter(|action| action.action != Operation::Unchanged) {
             let before = objects.get(&action.key);
             let stored = match (action.action, declared.remove(&action.key), before) {
-                (Verb::Delete, _, Some(before)) => before.to_delete(),
+                (Operation::Delete, _, Some(before)) => before.to_delete(),
                 (_, Some(object), before) => {
                     let mut facts = facts(&object, before, action, set, now_us);
                     inherit(&mut facts.made, &object, &objects);
@@ -224,35 +227,35 @@ impl Reconciler {
     }
 }
 
-/// What is not acted on yet: a sentence that fits many objects is said once.
+/// What is not acted on yet: a sentence that fits many objects is listed once.
 fn not_acted_on(objects: &[Object]) -> Vec<String> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for sentence in objects.iter().flat_map(manifest::not_acted_on) {
         *counts.entry(sentence).or_default() += 1;
     }
-    let say = |(sentence, count)| match count {
+    let counted = |(sentence, count)| match count {
         1 => sentence,
         count => format!("{sentence} ({count} objects)"),
     };
-    counts.into_iter().map(say).collect()
+    counts.into_iter().map(counted).collect()
 }
 
 /// What is stored beside an object once it is declared.
 fn facts(
     object: &Object,
     before: Option<&Stored>,
-    action: &plan::Action,
+    action: &plan::PlannedAction,
     set: Option<&str>,
     now_us: i64,
 ) -> Facts {
-    let made = twins::made(object);
+    let made = wanted::made(object);
     let set = set.map(str::to_owned);
     let Some(before) = before else {
         let (generation, revision) = (1, 1);
         return Facts { generation, revision, set, created_us: now_us, deleting: false, made };
     };
     let old = before.facts();
-    let raised = action.action == Verb::Create || action.changes_spec();
+    let raised = action.action == Operation::Create || action.changes_spec();
     let mut facts = Facts {
         generation: old.generation + u64::from(raised),
         revision: old.revision + 1,

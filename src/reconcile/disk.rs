@@ -9,8 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sha2::{Digest, Sha256};
-
+pub use super::digest::digest_of;
 use crate::kinds::Spec;
 use crate::manifest::Object;
 
@@ -123,11 +122,6 @@ impl Artefacts {
 
 fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// SHA-256 as 64 hexadecimal digits.
-pub fn digest_of(bytes: &[u8]) -> String {
-    super::hex(&Sha256::digest(bytes))
 }
 
 /// A file that an object needs where it runs.

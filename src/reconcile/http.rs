@@ -37,9 +37,12 @@ use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::apply::{ApplyError, ApplyOptions};
 use super::disk::ARTEFACT_BYTES_MAX;
+use super::key::ObjectKey;
 use super::plan::PlanError;
-use super::{ApplyError, ApplyOptions, ObjectKey, Reconciler, Until};
+use super::reconciler::Reconciler;
+use super::wait::Until;
 use crate::base::telemetry::Event;
 use crate::kinds::Kind;
 use crate::manifest::diagnostic;
@@ -279,7 +282,7 @@ struct Watch {
     kind: Option<Kind>,
     query: Listing,
     selector: Selector,
-    /// What was told, by key: a digest of it, since it may be 100,000 objects.
+    /// What was sent, by key: a digest of it, since it may be 100,000 objects.
     seen: BTreeMap<String, u64>,
     waiting: VecDeque<Value>,
     pause: Duration,

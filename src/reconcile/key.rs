@@ -7,10 +7,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::hex;
-use crate::kinds::Kind;
+use super::digest::digest_of;
+use crate::kinds::{DEFAULT_NAMESPACE, Kind};
 use crate::manifest::Object;
 use crate::store::record::KEY_LEN_MAX;
+use crate::twin::{InvalidThingId, ThingId};
 
 /// Keys of documents start with this.
 pub(super) const PREFIX: &str = "object/";
@@ -40,14 +41,22 @@ impl ObjectKey {
         Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
+    /// Its name among all of its kind: with the namespace where that is not the default one.
+    pub(super) fn global_name(&self) -> String {
+        if self.namespace == DEFAULT_NAMESPACE {
+            self.name.clone()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
+    }
+
     /// The key of its document: readable, or a digest where that would be too long for the log.
     pub(super) fn document(&self) -> String {
         let key = format!("{PREFIX}{self}");
         if key.len() <= KEY_LEN_MAX {
             return key;
         }
-        let digest = <sha2::Sha256 as sha2::Digest>::digest(key.as_bytes());
-        format!("{PREFIX}{}/{}", self.kind, hex(&digest))
+        format!("{PREFIX}{}/{}", self.kind, digest_of(key.as_bytes()))
     }
 }
 
@@ -67,5 +76,19 @@ impl FromStr for ObjectKey {
         };
         let kind = Kind::find(kind).ok_or_else(|| format!("there is no kind `{kind}`"))?;
         Ok(Self::new(kind, namespace, name))
+    }
+}
+
+/// The thing that a twin of this name is.
+pub(super) fn thing_id(namespace: &str, name: &str) -> Result<ThingId, InvalidThingId> {
+    ThingId::parse(&format!("{namespace}:{name}"))
+}
+
+/// Where a reference is looked for, in order.
+pub(super) fn lookup_order<'n>(namespace: &'n str, name: &'n str) -> Vec<(&'n str, &'n str)> {
+    match name.split_once('/') {
+        Some((namespace, name)) => vec![(namespace, name)],
+        None if namespace == DEFAULT_NAMESPACE => vec![(namespace, name)],
+        None => vec![(namespace, name), (DEFAULT_NAMESPACE, name)],
     }
 }

@@ -1,5 +1,5 @@
 //! Desired objects against stored ones: which are created, changed, left as they are, deleted.
-//! Pure; the words that `plan`, `apply` and `diff` print come from here too.
+//! Pure. The text that `plan`, `apply` and `diff` print comes from here, too.
 //!
 //! Objects that a set owns and that are no longer declared are deleted when pruning is asked for,
 //! and only those: an object without a set, or of another one, is never deleted by a plan.
@@ -15,14 +15,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{ObjectKey, Stored};
+use super::digest::hex;
+use super::key::ObjectKey;
+use super::stored::Stored;
 use crate::kinds::Kind;
 use crate::manifest::Object;
 
 /// What happens to one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verb {
+pub enum Operation {
     /// It is new.
     Create,
     /// It differs.
@@ -48,9 +50,9 @@ pub struct FieldChange {
 
 /// What happens to one object, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Action {
+pub struct PlannedAction {
     /// What happens.
-    pub action: Verb,
+    pub action: Operation,
     /// To which object.
     #[serde(flatten)]
     pub key: ObjectKey,
@@ -59,7 +61,7 @@ pub struct Action {
     pub changes: Vec<FieldChange>,
 }
 
-impl Action {
+impl PlannedAction {
     /// Whether the spec differs, so that the generation rises.
     pub fn changes_spec(&self) -> bool {
         self.changes.iter().any(|change| change.path.starts_with("spec"))
@@ -68,11 +70,11 @@ impl Action {
 
 /// What would happen, in order.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Plan {
+pub struct ApplyPlan {
     /// The stored objects that this plan was made against, see [`base`].
     pub base: String,
     /// One for each declared object, and one for each that goes.
-    pub actions: Vec<Action>,
+    pub actions: Vec<PlannedAction>,
 }
 
 /// How many actions of each sort.
@@ -132,7 +134,7 @@ pub fn plan(
     desired: &[Object],
     stored: &BTreeMap<ObjectKey, Stored>,
     ownership: Ownership<'_>,
-) -> Result<Plan, PlanError> {
+) -> Result<ApplyPlan, PlanError> {
     if ownership.prune && ownership.set.is_none() {
         return Err(PlanError::PruneWithoutSet);
     }
@@ -158,10 +160,11 @@ pub fn plan(
                     let (path, to) = ("status.set".to_owned(), Some(set.into()));
                     changes.push(FieldChange { path, from: None, to });
                 }
-                let action = if changes.is_empty() { Verb::Unchanged } else { Verb::Update };
-                Action { action, key, changes }
+                let action =
+                    if changes.is_empty() { Operation::Unchanged } else { Operation::Update };
+                PlannedAction { action, key, changes }
             }
-            _ => Action { action: Verb::Create, key, changes: Vec::new() },
+            _ => PlannedAction { action: Operation::Create, key, changes: Vec::new() },
         };
         declared.insert(action.key.clone());
         actions.push(action);
@@ -172,8 +175,8 @@ pub fn plan(
                 && !existing.deleting
                 && !declared.contains(*key)
         });
-        actions.extend(gone.map(|(key, _)| Action {
-            action: Verb::Delete,
+        actions.extend(gone.map(|(key, _)| PlannedAction {
+            action: Operation::Delete,
             key: key.clone(),
             changes: Vec::new(),
         }));
@@ -181,11 +184,11 @@ pub fn plan(
     actions.sort_by_key(|action| {
         let rank = rank(action.key.kind);
         match action.action {
-            Verb::Delete => (1, usize::MAX - rank),
+            Operation::Delete => (1, usize::MAX - rank),
             _ => (0, rank),
         }
     });
-    Ok(Plan { base: base(stored), actions })
+    Ok(ApplyPlan { base: base(stored), actions })
 }
 
 /// What others refer to has a lower rank.
@@ -220,38 +223,38 @@ pub fn base(stored: &BTreeMap<ObjectKey, Stored>) -> String {
         hash.update(existing.set.as_deref().unwrap_or_default());
         hash.update([0]);
     }
-    super::hex(&hash.finalize())
+    hex(&hash.finalize())
 }
 
-impl Plan {
+impl ApplyPlan {
     /// How many actions of each sort.
     pub fn summary(&self) -> Summary {
         let count = |verb| self.actions.iter().filter(|action| action.action == verb).count();
         Summary {
-            create: count(Verb::Create),
-            update: count(Verb::Update),
-            unchanged: count(Verb::Unchanged),
-            delete: count(Verb::Delete),
+            create: count(Operation::Create),
+            update: count(Operation::Update),
+            unchanged: count(Operation::Unchanged),
+            delete: count(Operation::Delete),
         }
     }
 
     /// Whether carrying it out would change anything.
     pub fn has_changes(&self) -> bool {
-        self.actions.iter().any(|action| action.action != Verb::Unchanged)
+        self.actions.iter().any(|action| action.action != Operation::Unchanged)
     }
 
     /// The text for people: one line an object, its differing fields below it.
     ///
-    /// * `done`: the words say what happened instead of what would.
+    /// * `done`: the text is about what happened instead of what would happen.
     pub fn render(&self, done: bool, colour: bool) -> String {
         let mut text = String::new();
         let paint = |code: &'static str| if colour { (code, "\x1b[0m") } else { ("", "") };
         for action in &self.actions {
             let (sign, code) = match action.action {
-                Verb::Create => ('+', "\x1b[32m"),
-                Verb::Update => ('~', "\x1b[33m"),
-                Verb::Delete => ('-', "\x1b[31m"),
-                Verb::Unchanged => continue,
+                Operation::Create => ('+', "\x1b[32m"),
+                Operation::Update => ('~', "\x1b[33m"),
+                Operation::Delete => ('-', "\x1b[31m"),
+                Operation::Unchanged => continue,
             };
             let (on, off) = paint(code);
             text += &format!("{on}{sign}{off} {}\n", action.key);
@@ -416,7 +419,8 @@ mod tests {
         let all = objects(&farm());
         let own = Ownership { set: Some("farm"), prune: true };
         let left = plan(&all[1..], &store(&all, Some("farm")), own).unwrap();
-        let deleted: Vec<_> = left.actions.iter().filter(|a| a.action == Verb::Delete).collect();
+        let deleted: Vec<_> =
+            left.actions.iter().filter(|a| a.action == Operation::Delete).collect();
         assert_eq!(deleted.len(), 1);
         assert_eq!(deleted[0].key.to_string(), "Twin/default/a");
         let strangers = plan(&[], &store(&all, None), own).unwrap();
@@ -454,6 +458,6 @@ mod tests {
         assert!(
             text.contains(r#""action":"update","kind":"Twin","namespace":"default","name":"a""#)
         );
-        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+        assert_eq!(serde_json::from_str::<ApplyPlan>(&text).unwrap(), plan);
     }
 }

@@ -1,7 +1,7 @@
 //! The rounds of the controllers: which object is looked at when, and what follows from what was
 //! found.
 //!
-//! Not here: what a controller does in its round (`controllers`), the order of the queue (`queue`).
+//! Not here: what a controller does in its round (`kind`), the order of the queue (`queue`).
 
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -10,9 +10,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::key::ObjectKey;
 use super::queue::Outcome;
-use super::status::{Progress, Report};
-use super::{ObjectKey, Reconciler, Stored, in_namespace};
+use super::reconciler::Reconciler;
+use super::status::{Finding, Progress};
+use super::stored::{Stored, in_namespace};
 use crate::kinds::Kind;
 use crate::twin::ThingId;
 use crate::twin::path::Path;
@@ -77,16 +79,16 @@ impl Reconciler {
             tokio::task::spawn_blocking(move || this.look_at(&key, &stored)).await
         };
         let mut report =
-            report.unwrap_or_else(|error| Report::failed("Panicked", error.to_string()));
+            report.unwrap_or_else(|error| Finding::failed("Panicked", error.to_string()));
         if let Some(batch) = report.batch
             && let Err(why) = self.durable(batch).await
         {
-            report = Report::failed("NotStored", why);
+            report = Finding::failed("NotStored", why);
         }
         if stored.deleting && report.progress == Progress::Settled {
             match self.forget(&key, &stored).await {
                 Ok(()) => return self.queue.done(key, Outcome::Done),
-                Err(why) => report = Report::failed("NotDeleted", why),
+                Err(why) => report = Finding::failed("NotDeleted", why),
             }
         } else if report.progress == Progress::Settled {
             self.forget_what_is_gone(&key, &stored).await;
@@ -97,16 +99,16 @@ impl Reconciler {
     }
 
     /// The part of a round that computes and stages changes, on a thread that may block.
-    fn look_at(self: &Arc<Self>, key: &ObjectKey, stored: &Stored) -> Report {
+    fn look_at(self: &Arc<Self>, key: &ObjectKey, stored: &Stored) -> Finding {
         let report = if stored.deleting {
             match self.finalise(key, stored) {
-                Ok(batch) => Report::ready("Deleted", "").once_durable(batch),
+                Ok(batch) => Finding::ready("Deleted", "").once_durable(batch),
                 Err(report) => report,
             }
         } else {
             match stored.typed() {
                 Ok(object) => self.act(key, stored, &object),
-                Err(why) => Report::stalled("UnreadableObject", why),
+                Err(why) => Finding::stalled("UnreadableObject", why),
             }
         };
         if report.batch.is_some() {

@@ -1,19 +1,14 @@
-//! What was found about objects: a controller's report, and the conditions that it becomes.
+//! What a controller found about its object, and the conditions that it becomes.
 //!
-//! Not here: what controllers look for (`controllers`), how a status is shown (`view`).
+//! Not here: setting conditions (`conditions`), how a status is shown (`view`).
 
 use std::fmt;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::queue::Outcome;
-use super::{ObjectKey, Reconciler, Stored};
-use crate::base::clock::now_us;
-use crate::base::telemetry::Severity;
 use crate::base::time::rfc3339;
-use crate::kinds::Kind;
 
 /// One fact about an object, shaped like Kubernetes' `metav1.Condition`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +67,7 @@ pub(super) struct Status {
 
 /// What a controller found.
 #[derive(Debug, Clone)]
-pub(super) struct Report {
+pub(super) struct Finding {
     pub(super) ready: Truth,
     pub(super) reason: &'static str,
     pub(super) message: String,
@@ -93,7 +88,7 @@ pub(super) enum Progress {
     Stalled,
 }
 
-impl Report {
+impl Finding {
     pub(super) fn ready(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             ready: Truth::True,
@@ -140,97 +135,43 @@ impl Report {
     }
 }
 
-impl Reconciler {
-    /// An object was declared anew: what was found about it holds no longer.
-    pub(super) fn mark_changed(&self, key: &ObjectKey) {
-        let mut statuses = self.statuses.write().unwrap_or_else(PoisonError::into_inner);
-        let status = statuses.entry(key.clone()).or_default();
-        let observed_generation = status.observed_generation;
-        let (reason, message) = ("Declared", "the controller has not looked at it yet");
-        set_condition(status, "Reconciling", Truth::True, reason, message, observed_generation);
-        if !status.conditions.iter().any(|one| one.condition == "Ready") {
-            set_condition(status, "Ready", Truth::Unknown, reason, message, observed_generation);
-        }
-        drop(statuses);
-        self.changed.send_modify(|count| *count += 1);
+impl Status {
+    /// Sets a condition; its time stays what it is unless its status changes.
+    pub(super) fn set(&mut self, new: Condition) {
+        let found = self.conditions.iter_mut().find(|one| one.condition == new.condition);
+        let Some(condition) = found else { return self.conditions.push(new) };
+        let since_us =
+            if condition.status == new.status { condition.since_us } else { new.since_us };
+        *condition = Condition { since_us, ..new };
     }
 
-    pub(super) fn set_status(&self, key: &ObjectKey, stored: &Stored, report: Report) {
-        let Report { ready, reason, message, progress, .. } = report;
-        let newer = self.objects().get(key).is_none_or(|now| now.revision != stored.revision);
-        let mut statuses = self.statuses.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(status) = statuses.get_mut(key) else { return };
-        let generation = stored.generation;
-        status.observed_generation = generation;
-        let was = status.conditions.iter().find(|one| one.condition == "Ready").cloned();
-        set_condition(status, "Ready", ready, reason, &message, generation);
-        for (name, holds) in [
-            // Something newer was declared while the controller worked; it is queued again.
-            ("Reconciling", progress == Progress::Reconciling || newer),
-            ("Stalled", progress == Progress::Stalled),
-        ] {
-            if holds {
-                set_condition(status, name, Truth::True, reason, &message, generation);
-            } else {
-                status.conditions.retain(|one| one.condition != name);
-            }
-        }
-        drop(statuses);
-        self.changed.send_modify(|count| *count += 1);
-        self.note(key, was.as_ref(), ready, reason, message);
-    }
-
-    /// Notes an event where somebody would want to know.
-    fn note(
-        &self,
-        key: &ObjectKey,
-        was: Option<&Condition>,
-        ready: Truth,
-        reason: &'static str,
-        message: String,
-    ) {
-        let before = was.map(|condition| (condition.status, condition.reason));
-        let severity = match (before, ready) {
-            (Some((before, why)), now) if before == now && why == reason => return,
-            // These come by themselves, in a while.
-            (_, Truth::False) if matches!(reason, "Training" | "ModelNotReady") => Severity::Normal,
-            (_, Truth::False) => Severity::Warning,
-            // A thousand twins that come up as they should are no news.
-            (Some((Truth::False, _)), Truth::True) => Severity::Normal,
-            (_, Truth::True) if matches!(key.kind, Kind::Service | Kind::Model) => Severity::Normal,
-            _ => return,
-        };
-        self.context.telemetry.event(now_us(), severity, reason, key.to_string(), message);
+    /// Removes a condition that no longer applies.
+    pub(super) fn clear(&mut self, condition: &str) {
+        self.conditions.retain(|one| one.condition != condition);
     }
 }
 
-fn set_condition(
-    status: &mut Status,
-    name: &'static str,
-    truth: Truth,
-    reason: &'static str,
-    message: &str,
-    generation: u64,
-) {
-    let found = status.conditions.iter_mut().find(|one| one.condition == name);
-    let Some(condition) = found else {
-        status.conditions.push(Condition {
-            condition: name,
-            status: truth,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_has_the_time_of_its_last_change_of_status() {
+        let condition = |status, reason, since_us| Condition {
+            condition: "Ready",
+            status,
             reason,
-            message: message.into(),
-            since_us: now_us(),
-            observed_generation: generation,
-        });
-        return;
-    };
-    if condition.status != truth {
-        condition.status = truth;
-        condition.since_us = now_us();
+            message: "".into(),
+            since_us,
+            observed_generation: 1,
+        };
+        let mut status = Status::default();
+        status.set(condition(Truth::False, "Training", 1));
+        status.set(condition(Truth::False, "TrainingFailed", 2));
+        assert_eq!(status.conditions, [condition(Truth::False, "TrainingFailed", 1)]);
+        status.set(condition(Truth::True, "Loaded", 3));
+        assert_eq!(status.conditions, [condition(Truth::True, "Loaded", 3)]);
+        status.clear("Ready");
+        assert!(status.conditions.is_empty());
     }
-    condition.reason = reason;
-    if *condition.message != *message {
-        condition.message = message.into();
-    }
-    condition.observed_generation = generation;
 }

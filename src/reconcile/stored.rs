@@ -1,44 +1,18 @@
 //! An object as it is stored: its document as text, and the little that is asked for often.
 //!
 //! Ten thousand parsed objects would take a hundred megabytes, and most are looked at once in five
-//! minutes; so the text is shared with the writer, and parsed when somebody asks.
+//! minutes; so the text is shared with the writer, and parsed when it is needed.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ObjectKey, twins};
+use super::key::ObjectKey;
+use super::wanted::{self, Made};
 use crate::kinds::Kind;
 use crate::manifest::Object;
-
-/// What an object may have left in twins.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Made {
-    /// Twins `NAME-1` to `NAME-count` of a TwinSet.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub count: u32,
-    /// Twins of a TwinSet by name.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub names: BTreeSet<String>,
-    /// Parts of each twin, such as `attributes/floor`.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub paths: BTreeSet<String>,
-}
-
-fn is_zero(count: &u32) -> bool {
-    *count == 0
-}
-
-impl Made {
-    /// Puts together what two generations made.
-    pub(super) fn merge(&mut self, other: Self) {
-        self.count = self.count.max(other.count);
-        self.names.extend(other.names);
-        self.paths.extend(other.paths);
-    }
-}
 
 /// An object as it is stored. See the module.
 #[derive(Debug, Clone)]
@@ -234,7 +208,7 @@ impl Stored {
 
     /// The same object without what earlier generations made; `None` if nothing is forgotten.
     pub(super) fn settled(&self) -> Option<Self> {
-        let made = twins::made(&self.typed().ok()?);
+        let made = wanted::made(&self.typed().ok()?);
         (made != self.made()).then(|| Self::new(&self.json(), &Facts { made, ..self.facts() }))
     }
 
@@ -298,6 +272,17 @@ fn links(object: &Value) -> Links {
         Some(Kind::TwinAggregate) if spec["members"]["names"].is_array() => Links::Members,
         _ => Links::None,
     }
+}
+
+/// The objects of a kind in a namespace.
+pub(super) fn in_namespace<'a>(
+    objects: &'a BTreeMap<ObjectKey, Stored>,
+    kind: Kind,
+    namespace: &'a str,
+) -> impl Iterator<Item = (&'a ObjectKey, &'a Stored)> {
+    objects
+        .range(ObjectKey::new(kind, namespace, "")..)
+        .take_while(move |(key, _)| key.kind == kind && key.namespace == namespace)
 }
 
 #[cfg(test)]

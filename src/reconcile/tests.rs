@@ -4,15 +4,25 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
 use super::*;
 use crate::base::clock::now_us;
-use crate::edgeai::service::{ServiceConfig, ServiceStatus};
+use crate::base::telemetry::Telemetry;
+use crate::cacc::driver::Control;
+use crate::edgeai::service::{ServiceConfig, ServiceStatus, Services};
+use crate::gateway::directory::Directory;
+use crate::kinds::Kind;
 use crate::store::Options;
 use crate::store::disk as store_disk;
+use crate::twin::aggregate::Aggregates;
 use crate::twin::path::Path;
 use crate::twin::selector::Selector;
 use crate::twin::{Change, ThingId};
-use crate::writer::{Origin, Precondition, Request};
+use crate::writer::{Origin, Precondition, Request, Writer};
 
 #[derive(Default)]
 struct Deployed {

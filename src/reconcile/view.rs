@@ -8,9 +8,10 @@ use std::sync::PoisonError;
 
 use serde_json::{Value, json};
 
-use super::controllers::{model_name, thing_id};
-use super::status::Status;
-use super::{Condition, ObjectKey, Reconciler, Stored, Truth, control, in_namespace};
+use super::key::{ObjectKey, thing_id};
+use super::reconciler::Reconciler;
+use super::status::{Condition, Status, Truth};
+use super::stored::{Stored, in_namespace};
 use crate::base::time::rfc3339;
 use crate::kinds::{Kind, Spec};
 use crate::manifest::Object;
@@ -164,8 +165,7 @@ impl Reconciler {
             Kind::Twin | Kind::TwinAggregate => self.view_thing(key, &mut status),
             Kind::TwinSet => status["twins"] = stored.made_now().into(),
             Kind::ContextRule => {
-                status["twins"] =
-                    self.context.control.rule_members(&control::rule_name(key)).into();
+                status["twins"] = self.context.control.rule_members(&key.global_name()).into();
             }
             Kind::Service => {
                 let now = self.context.services.status(&key.name);
@@ -174,7 +174,7 @@ impl Reconciler {
             }
             Kind::Model => {
                 let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-                if let Some(model) = models.get(&model_name(key)) {
+                if let Some(model) = models.get(&key.global_name()) {
                     status["version"] = model.version().into();
                     status["digest"] = format!("sha256:{}", model.digest()).into();
                     status["inputs"] = json!(model.meta().inputs);

@@ -1,6 +1,6 @@
-//! Waiting until objects are as somebody wants them.
+//! Waiting until a condition holds for objects.
 //!
-//! Not here: what makes them so (`round`, `controllers`).
+//! Not here: what makes them so (`round`, `kind`).
 
 use std::str::FromStr;
 use std::sync::PoisonError;
@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ObjectKey, Reconciler, Truth};
+use super::key::ObjectKey;
+use super::reconciler::Reconciler;
+use super::status::Truth;
 
-/// Least time between two looks of somebody who waits for objects.
+/// Least time between two looks at the objects that a request waits for.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
 /// What to wait for.
@@ -91,7 +93,7 @@ impl Reconciler {
                 let conditions = statuses.get(key).map_or(&[][..], |status| &status.conditions);
                 match conditions.iter().find(|one| one.condition == *name) {
                     Some(condition) => condition.status == *truth,
-                    // Conditions that would only say that nothing is amiss are left out.
+                    // A condition that does not apply is left out.
                     None => *truth == Truth::False && self.objects().contains_key(key),
                 }
             }

@@ -1,29 +1,31 @@
 //! Models: loaded from an artefact whose digest is pinned, or trained by a recipe and kept under
 //! the recipe's digest, so that the same recipe is trained once.
 //!
-//! Training takes seconds to minutes. It runs on a thread of its own, one at a time, that nobody
-//! waits for: its end queues the Model again, and a program that ends does not wait for it.
+//! Training takes seconds to minutes. It runs on a thread of its own, one at a time. Nothing waits
+//! for the thread: when it ends it queues the Model again, and a program that ends does not wait.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::controllers::model_name;
-use super::disk::{DATA_ANNOTATION, digest_of};
-use super::status::Report;
-use super::{ObjectKey, Reconciler};
 use crate::edgeai::generate::{CHANNELS, SyntheticWorld};
 use crate::edgeai::train::{self, Dataset, Recipe};
 use crate::edgeai::{self, Model};
 use crate::kinds::{Classifier, ModelSpec, TrainingParameters, TrainingRecipe};
+use crate::reconcile::digest::digest_of;
+use crate::reconcile::disk::DATA_ANNOTATION;
+use crate::reconcile::key::ObjectKey;
+use crate::reconcile::reconciler::Reconciler;
+use crate::reconcile::status::Finding;
+use crate::reconcile::working::{Training, lock};
 
 /// Rises when training gives other models for the same recipe; kept models are then made anew.
 const TRAINER: u32 = 1;
 
-/// Rows that a generator makes where a recipe does not say.
+/// Rows that a generator makes where a recipe names no number.
 const ROWS_DEFAULT: u32 = 4000;
 
 /// The generator's world: so many rooms, watched for a week, so that nights and weekends are in.
@@ -33,33 +35,28 @@ const DAYS: f64 = 7.0;
 /// Time between two looks at whether it is a model's turn to be trained.
 const TURN: Duration = Duration::from_millis(200);
 
-/// What is being trained, and what came of it.
-#[derive(Default)]
-pub(super) struct Training {
-    /// The recipe at work.
-    running: Option<String>,
-    /// Recipes that gave no model, and why.
-    failed: HashMap<String, String>,
-    /// What each Model was last loaded from, and what is said about it.
-    loaded: HashMap<ObjectKey, (String, String)>,
-}
-
 impl Reconciler {
+    /// Forgets a deleted Model.
+    pub(super) fn remove_model(&self, key: &ObjectKey) {
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        models.remove(&key.global_name());
+    }
+
     pub(super) fn model(
         self: &Arc<Self>,
         key: &ObjectKey,
         annotations: &BTreeMap<String, String>,
         spec: &ModelSpec,
-    ) -> Report {
+    ) -> Finding {
         let classifier = match spec.classifier {
             Classifier::Forest => edgeai::Classifier::Forest,
             Classifier::Svm => edgeai::Classifier::Svm,
             Classifier::Mlp => edgeai::Classifier::Mlp,
-            Classifier::Onnx => return Report::not_acted_on("ONNX models are not loaded yet"),
+            Classifier::Onnx => return Finding::not_acted_on("ONNX models are not loaded yet"),
         };
         let data = annotations.get(DATA_ANNOTATION).map(|digest| plain(digest));
         let Some(source) = source(spec, data) else {
-            return Report::stalled("NoSource", "it has no file and no recipe");
+            return Finding::stalled("NoSource", "it has no file and no recipe");
         };
         {
             let training = self.training();
@@ -67,37 +64,37 @@ impl Reconciler {
                 && *from == source
                 && self.has_model(key)
             {
-                return Report::ready("Loaded", words.clone());
+                return Finding::ready("Loaded", words.clone());
             }
         }
         let (bytes, words) = match &spec.train {
             None => match self.artefacts.get(&source) {
                 Ok(bytes) => (bytes, String::new()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Report::stalled(
+                    return Finding::stalled(
                         "ArtefactMissing",
                         "the model file is not here; apply the manifest from where the file is",
                     );
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    return Report::stalled("ArtefactDamaged", error.to_string());
+                    return Finding::stalled("ArtefactDamaged", error.to_string());
                 }
-                Err(error) => return Report::failed("ArtefactUnreadable", error.to_string()),
+                Err(error) => return Finding::failed("ArtefactUnreadable", error.to_string()),
             },
             Some(recipe) => match self.artefacts.trained(&source) {
                 Ok(kept) => kept,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return self.train(key, &source, spec, recipe, classifier, data);
                 }
-                Err(error) => return Report::failed("ArtefactUnreadable", error.to_string()),
+                Err(error) => return Finding::failed("ArtefactUnreadable", error.to_string()),
             },
         };
         let model = match Model::from_bytes(&bytes) {
             Ok(model) => model,
-            Err(error) => return Report::stalled("NotAModel", error.to_string()),
+            Err(error) => return Finding::stalled("NotAModel", error.to_string()),
         };
         if let Err(why) = fits(spec, classifier, &model) {
-            return Report::stalled("NotAsDeclared", why);
+            return Finding::stalled("NotAsDeclared", why);
         }
         let words = format!("{} {}; {words}", model.meta().classifier, model.version());
         let words = words.trim_end_matches("; ").to_owned();
@@ -105,28 +102,18 @@ impl Reconciler {
         self.models
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(model_name(key), Arc::new(model));
+            .insert(key.global_name(), Arc::new(model));
         self.wake_dependents(std::slice::from_ref(key));
-        Report::ready("Loaded", words)
-    }
-
-    /// Artefacts came: Models that miss one are looked at again.
-    pub(super) fn wake_models(&self) {
-        let keys: Vec<ObjectKey> = {
-            let objects = self.objects();
-            let models = objects.keys().filter(|key| key.kind == crate::kinds::Kind::Model);
-            models.cloned().collect()
-        };
-        keys.into_iter().for_each(|key| self.queue.add(key));
+        Finding::ready("Loaded", words)
     }
 
     fn has_model(&self, key: &ObjectKey) -> bool {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        models.contains_key(&model_name(key))
+        models.contains_key(&key.global_name())
     }
 
-    fn training(&self) -> std::sync::MutexGuard<'_, Training> {
-        self.working.training.lock().unwrap_or_else(PoisonError::into_inner)
+    fn training(&self) -> MutexGuard<'_, Training> {
+        lock(&self.working.training)
     }
 
     /// Starts training, if it is this recipe's turn.
@@ -138,19 +125,19 @@ impl Reconciler {
         recipe: &TrainingRecipe,
         classifier: edgeai::Classifier,
         data: Option<&str>,
-    ) -> Report {
+    ) -> Finding {
         {
             let mut training = self.training();
             if let Some(why) = training.failed.get(source) {
-                return Report::stalled("TrainingFailed", why.clone());
+                return Finding::stalled("TrainingFailed", why.clone());
             }
             match &training.running {
                 Some(other) if other == source => {
-                    return Report::waiting("Training", "it is being trained").again(TURN);
+                    return Finding::waiting("Training", "it is being trained").again(TURN);
                 }
                 Some(_) => {
                     let message = "another model is being trained first";
-                    return Report::waiting("Training", message).again(TURN);
+                    return Finding::waiting("Training", message).again(TURN);
                 }
                 None => training.running = Some(source.to_owned()),
             }
@@ -161,13 +148,13 @@ impl Reconciler {
                 Ok(bytes) => Some(bytes),
                 Err(error) => {
                     self.training().running = None;
-                    return Report::stalled("ArtefactMissing", format!("training data: {error}"));
+                    return Finding::stalled("ArtefactMissing", format!("training data: {error}"));
                 }
             },
             (Some(name), None) => {
                 self.training().running = None;
                 let message = format!("`{name}` was not sent along; use `edgetwin apply`");
-                return Report::stalled("ArtefactMissing", message);
+                return Finding::stalled("ArtefactMissing", message);
             }
         };
         let (this, key, source) = (self.clone(), key.clone(), source.to_owned());
@@ -188,10 +175,10 @@ impl Reconciler {
             this.queue.add(key);
         });
         match started {
-            Ok(_) => Report::waiting("Training", "it is being trained"),
+            Ok(_) => Finding::waiting("Training", "it is being trained"),
             Err(error) => {
                 self.training().running = None;
-                Report::failed("Training", error.to_string())
+                Finding::failed("Training", error.to_string())
             }
         }
     }
@@ -212,7 +199,10 @@ fn source(spec: &ModelSpec, data: Option<&str>) -> Option<String> {
 }
 
 /// The digests of all artefacts that a Model needs.
-pub(super) fn needs(spec: &ModelSpec, annotations: &BTreeMap<String, String>) -> Vec<String> {
+pub(in crate::reconcile) fn needs(
+    spec: &ModelSpec,
+    annotations: &BTreeMap<String, String>,
+) -> Vec<String> {
     let data = annotations.get(DATA_ANNOTATION).map(|digest| plain(digest));
     source(spec, data).into_iter().chain(data.map(str::to_owned)).collect()
 }

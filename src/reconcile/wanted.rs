@@ -4,11 +4,11 @@
 //! `features/lamp/desiredProperties/on`, and no others. A patch sets those that differ, takes
 //! those back that an earlier generation named, and touches nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Made;
 use crate::kinds::Spec;
 use crate::kinds::{TwinAggregateSpec, TwinSpec};
 use crate::manifest::Object;
@@ -61,7 +61,7 @@ impl Wanted {
             wanted.put(&["definition"], &definition.into());
         }
         if spec.node.is_some() {
-            // What is desired of a node is the controller's word, which has heard the manifest's.
+            // What is desired of a node is written by the controller, which knows the manifest.
             return wanted;
         }
         for (feature, properties) in &spec.desired {
@@ -110,7 +110,7 @@ impl Wanted {
     /// The merge patch for a thing; `None` if it is as wanted.
     ///
     /// * `made`: pointers that this object may have written earlier.
-    /// * `derived`: pointers that somebody else keeps up for this object.
+    /// * `derived`: pointers that are derived for this object.
     pub(super) fn patch<'a>(
         &self,
         twin: Option<&Twin>,
@@ -177,6 +177,33 @@ pub(super) fn derived(spec: &TwinAggregateSpec) -> Vec<Pointer> {
     spec.derive.keys().filter_map(pointer).collect()
 }
 
+/// What an object may have left in twins.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Made {
+    /// Twins `NAME-1` to `NAME-count` of a TwinSet.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub count: u32,
+    /// Twins of a TwinSet by name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub names: BTreeSet<String>,
+    /// Parts of each twin, such as `attributes/floor`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub paths: BTreeSet<String>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+impl Made {
+    /// Puts together what two generations made.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.count = self.count.max(other.count);
+        self.names.extend(other.names);
+        self.paths.extend(other.paths);
+    }
+}
+
 /// What an object may leave in twins.
 pub(super) fn made(object: &Object) -> Made {
     let labels = &object.metadata.labels;
@@ -208,7 +235,7 @@ pub(super) fn made(object: &Object) -> Made {
 }
 
 /// Types of manifests always have a JSON form.
-fn json(value: &impl serde::Serialize) -> Value {
+fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
