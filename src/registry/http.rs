@@ -1,4 +1,4 @@
-//! Eureka's API over HTTP (rim): [`router`] serves the registry, [`Client`] registers an instance
+//! Eureka's API over HTTP (I/O boundary): [`router`] serves the registry, [`Client`] registers an instance
 //! with any Eureka.
 //!
 //! Served below `/eureka`, `/eureka/v2` and `/v2` (clients differ), with or without a slash at the

@@ -49,7 +49,7 @@ pub enum Status {
     Starting,
     /// Taken out by an operator.
     OutOfService,
-    /// Not said.
+    /// Not given.
     #[default]
     Unknown,
 }
@@ -418,7 +418,7 @@ impl Registry {
         self.change(app, id, |table, app| table.set_metadata(app, id, entries, now))
     }
 
-    /// Removes instances whose lease has ended; they are returned, to be told of.
+    /// Removes instances whose lease has ended; they are returned, to be reported.
     pub fn expire(&self, now: Now) -> Vec<Arc<Instance>> {
         let mut inner = self.lock();
         let expired = inner.table.expire(now);

@@ -1,4 +1,4 @@
-//! The lease table: who is registered, until when, and what Eureka clients are told of it (pure).
+//! The lease table: who is registered, until when, and what Eureka clients receive of it (pure).
 //!
 //! The rules are Eureka's (Netflix/eureka, `AbstractInstanceRegistry`), with two deviations:
 //!
@@ -398,7 +398,7 @@ impl Table {
     /// Stores an instance with a lease from now, and tells of it.
     fn put(&mut self, instance: Instance, now: Now) {
         let instance = self.renew(instance, now);
-        self.told(instance, now);
+        self.note_change(instance, now);
     }
 
     /// Stores an instance with a lease from now.
@@ -435,11 +435,11 @@ impl Table {
         gone.updated_ms = now.unix_ms;
         gone.action = Action::Deleted;
         let gone = Arc::new(gone);
-        self.told(Arc::clone(&gone), now);
+        self.note_change(Arc::clone(&gone), now);
         Some(gone)
     }
 
-    fn told(&mut self, instance: Arc<Instance>, now: Now) {
+    fn note_change(&mut self, instance: Arc<Instance>, now: Now) {
         self.forget_changes(now);
         self.changes.push_back(Change { at_ms: now.mono_ms, instance });
     }

@@ -644,15 +644,15 @@ fn snapshot_is_whole(bytes: &[u8]) -> io::Result<bool> {
         return Ok(false);
     }
     let mut count = 0;
-    let mut said = None;
+    let mut expected = None;
     let ended = each_record(bytes, FILE_HEADER_LEN as usize, |record| {
         if record.kind == SNAPSHOT_END {
-            said = Some(record.revision);
+            expected = Some(record.revision);
         } else {
             count += 1;
         }
     });
-    Ok(ended && said == Some(count))
+    Ok(ended && expected == Some(count))
 }
 
 fn file_header(number: u32, previous_len: u32) -> [u8; FILE_HEADER_LEN as usize] {
