@@ -9,12 +9,40 @@
 //! **The intent's path**: YAML is parsed, checked and typed ([`manifest`], [`kinds`]), compared with
 //! what is there ([`reconcile`]), and kept so by the [`runtime`].
 //!
-//! `ARCHITECTURE.md` says why, and `tests/tidy.rs` holds which way imports point.
+//! The layers, from the lowest to the highest; a module imports only modules above its own line:
+//!
+//! <!-- layers:begin -->
+//! ```text
+//! base       units, text, time, telemetry, HTTP plumbing
+//! store      the log: records, segments, snapshots, the disk
+//! twin       things, changes, events, paths, merge, RQL, aggregates
+//! writer     the one writer: order, batches, durability, visibility
+//! ditto      Ditto's HTTP API: things, search, streams, errors
+//! wire       what nodes and the edge say to each other: topics, payloads, commands, frames
+//! gateway    intake of nodes' messages, outbox, external broker, serial lines
+//! broker     MQTT: frames, sessions, retained messages, the listener
+//! edgeai     models, training, the Open Inference Protocol
+//! registry   leases, instances, balancing, Eureka's API
+//! trigger    which services a change calls, and their verdicts
+//! kinds      one typed struct per manifest kind
+//! cacc       context-aware communication control: facts, rules, decisions, sessions
+//! firmware   what a profile makes of a board; the sketch's files
+//! manifest   YAML, schema, checks, diagnostics
+//! reconcile  desired against actual, kind by kind; the control API
+//! simulate   nodes that send synthetic data and obey commands
+//! runtime    wires all of it: listeners, threads, drain
+//! bench      the chain measured from outside
+//! cli        the command line
+//! ```
+//! <!-- layers:end -->
+//!
+//! `ARCHITECTURE.md` says why, and `tests/tidy.rs` holds it.
 
 pub mod base;
 
 pub mod store;
 pub mod twin;
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: measures how long the disk takes")]
 pub mod writer;
 
 pub mod ditto;
@@ -25,6 +53,7 @@ pub mod gateway;
 
 pub mod edgeai;
 pub mod registry;
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: times calls of services")]
 pub mod trigger;
 
 pub mod kinds;
@@ -34,9 +63,13 @@ pub mod firmware;
 pub mod manifest;
 pub mod reconcile;
 
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: listeners, threads, signals")]
 pub mod runtime;
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: nodes with sockets and processes")]
 pub mod simulate;
 
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: measures")]
 pub mod bench;
 
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: the command line")]
 pub mod cli;

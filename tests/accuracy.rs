@@ -8,6 +8,7 @@
 //! `cargo test --release --test accuracy`: fitting 100,000 rows six times takes a minute; a debug
 //! build would take half an hour, so there it only says that it did not run.
 
+#![expect(clippy::disallowed_methods, reason = "tests run the program and read its files")]
 #![expect(clippy::print_stderr, reason = "a test that did not run says so")]
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 //!
 //! `EDGETWIN_BLESS=1 cargo test --test docs` rewrites `docs/reference`.
 
+#![expect(clippy::disallowed_methods, reason = "tests run the program and read its files")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;

@@ -4,6 +4,7 @@
 //! `tests/run` installs both and says where they are (`EDGETWIN_PYTHON`, `EDGETWIN_NODE`); there a
 //! missing one is a failure. Elsewhere the test says what it left out and passes.
 
+#![expect(clippy::disallowed_methods, reason = "tests run the program and read its files")]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,

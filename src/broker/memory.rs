@@ -491,6 +491,7 @@ impl Level {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests begin at the time it is")]
 mod tests {
     use super::*;
     use mqtt_protocol_core::mqtt::IntoPayload;

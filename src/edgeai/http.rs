@@ -365,6 +365,7 @@ impl From<SendError> for CallError {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests listen on loopback")]
 mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;

@@ -4,4 +4,5 @@ pub mod directory;
 pub mod external;
 pub mod intake;
 pub mod outbox;
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: serial lines")]
 pub mod serial;

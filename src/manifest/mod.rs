@@ -13,6 +13,7 @@
 
 mod check;
 pub mod diagnostic;
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: reads manifests")]
 pub mod disk;
 mod draft;
 mod object;
@@ -180,4 +181,5 @@ fn service_options_not_acted_on(services: &ServiceNames) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests measure")]
 mod tests;

@@ -25,6 +25,7 @@ mod apply;
 mod conditions;
 mod dependents;
 mod digest;
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: models' files")]
 pub mod disk;
 pub mod http;
 mod key;

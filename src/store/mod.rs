@@ -20,6 +20,7 @@
 //!
 //! Not here: what records mean. Kinds, keys and payloads are opaque.
 
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: the log's files")]
 pub mod disk;
 pub mod record;
 #[cfg(test)]

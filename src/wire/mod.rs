@@ -21,6 +21,7 @@ mod pairs;
 mod reading;
 mod sample;
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests read vectors")]
 mod tests;
 mod topic;
 mod tx;

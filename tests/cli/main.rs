@@ -2,6 +2,7 @@
 //!
 //! One module a command. What the modules behind it do in detail is tested beside them.
 
+#![expect(clippy::disallowed_methods, reason = "tests run the program and read its files")]
 #![expect(
     clippy::unwrap_used,
     reason = "helpers of tests assert by panicking; clippy only knows functions marked as tests"

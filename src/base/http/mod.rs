@@ -6,6 +6,7 @@
 //! every request, WebSocket upgrades included, must name a host that is ours, and one with an
 //! Origin must come from that very host. Programs other than browsers send no Origin.
 
+#[expect(clippy::disallowed_methods, reason = "I/O boundary: opens connections")]
 pub mod client;
 mod malformed;
 

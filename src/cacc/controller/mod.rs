@@ -716,4 +716,5 @@ fn rule_object(name: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests measure")]
 mod tests;
