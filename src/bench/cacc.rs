@@ -160,7 +160,7 @@ fn shape(plan: &Plan, share: usize, watch: &dyn Watch) -> Result<Shape, Error> {
     world.settle();
     let set_rules_ms = milliseconds(started);
     let judged: usize = world.controller.rule_members().values().sum();
-    let in_force = world.controller.in_force();
+    let in_force = world.controller.active_rules();
     // Without any that hold nothing would be decided.
     if plan.rules >= 100 && in_force < plan.nodes {
         return Err(failed(format!("only {in_force} rules are in force")));
@@ -353,7 +353,7 @@ impl World {
             said += self.change(n, change, Origin::Service("judge".into()))?;
         }
         let us = started.elapsed().as_secs_f64() * 1e6 / CHANGES as f64;
-        if said == 0 && self.controller.in_force() > 0 {
+        if said == 0 && self.controller.active_rules() > 0 {
             return Err(failed("no verdict moved a node"));
         }
         Ok(hundredth(us))

@@ -1,4 +1,4 @@
-//! Commands: what is still to be said to a node, and where that stands. Pure.
+//! Commands to nodes, and the state of each. Pure.
 //!
 //! | from | to | when |
 //! |---|---|---|
@@ -11,13 +11,13 @@
 //!
 //! A command is durable before it is sent, and is sent again under the same id after a restart;
 //! a node repeats its answer to an id and not the action. Once the node has answered something,
-//! each command also says until when it may be done by the node's own clock (`ttl=`), so that one
+//! each command also carries the time until which it may be done by the node's own clock (`ttl=`), so that one
 //! which was held up on the way surprises nobody.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::decide::Winner;
+use super::cause::Cause;
 use crate::base::time::rfc3339;
 use crate::base::units::Duration;
 use crate::twin::ThingId;
@@ -46,15 +46,15 @@ pub struct Command {
     pub issued_us: i64,
     /// Until when it is sent, microseconds since 1970.
     pub deadline_us: i64,
-    /// How long the node goes without a word before it takes back what it was told, s.
+    /// How long the node goes without a message before it falls back to its default, s.
     #[serde(default)]
     pub lease_s: u32,
     /// The operation, as on the wire.
     pub op: String,
     /// What it is for.
     pub purpose: Purpose,
-    /// Where it stands.
-    pub state: State,
+    /// Its state.
+    pub state: CommandState,
     /// How often it was sent.
     #[serde(default)]
     pub tries: u32,
@@ -64,7 +64,7 @@ pub struct Command {
     /// When it came to its end, microseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_us: Option<i64>,
-    /// Why it ended so, where that is worth a word.
+    /// Why it ended so, for people; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
@@ -83,37 +83,9 @@ pub enum Purpose {
     Get,
 }
 
-/// Why a command was issued.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct Cause {
-    /// `user`, `default`, or the rule's name.
-    pub by: String,
-    /// The chain from the reading on: 32 hexadecimal digits.
-    pub trace: String,
-}
-
-impl Cause {
-    /// The cause in words.
-    pub fn words(winner: &Winner) -> String {
-        match winner {
-            Winner::User => "user".to_owned(),
-            Winner::Hold => "hold".to_owned(),
-            Winner::Default => "default".to_owned(),
-            Winner::Rule(name) => name.clone(),
-        }
-    }
-}
-
-/// The trace that begins with a change of a twin: the same for all that follows from it.
-pub fn trace_id(thing: &ThingId, revision: u64) -> String {
-    let digest = <sha2::Sha256 as sha2::Digest>::digest(format!("{thing}@{revision}"));
-    digest.iter().take(16).fold(String::with_capacity(32), |text, byte| format!("{text}{byte:02x}"))
-}
-
-/// Where a command stands.
+/// The state of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum State {
+pub enum CommandState {
     /// Not sent yet.
     Pending,
     /// Sent, and not answered.
@@ -130,7 +102,7 @@ pub enum State {
     Superseded,
 }
 
-impl State {
+impl CommandState {
     /// Whether anything may still come of it.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Pending | Self::Sent | Self::Acked)
@@ -140,13 +112,17 @@ impl State {
 impl Command {
     /// Notes that it goes out now.
     pub fn sent(&mut self, now_us: i64) {
-        self.state = if self.state == State::Acked { State::Acked } else { State::Sent };
+        self.state = if self.state == CommandState::Acked {
+            CommandState::Acked
+        } else {
+            CommandState::Sent
+        };
         self.next_us = now_us.saturating_add(wait_us(self.id, self.tries));
         self.tries += 1;
     }
 
     /// Ends it.
-    pub fn end(&mut self, state: State, reason: impl Into<String>, now_us: i64) {
+    pub fn end(&mut self, state: CommandState, reason: impl Into<String>, now_us: i64) {
         self.state = state;
         self.reason = reason.into();
         self.ended_us = Some(now_us);
@@ -189,7 +165,7 @@ pub fn wait_us(id: u32, tries: u32) -> i64 {
     base * 4 / 5 + base * 2 / 5 * spread / 0xFFFF
 }
 
-/// Whether a node reports what is asked: periods that are left to the profile are as it says.
+/// Whether a node reports what is asked: periods that are left to the profile are as it reports them.
 pub fn satisfies(reported: &Tx, desired: &Tx) -> bool {
     let same = |reported: &Tx, desired: &Tx| {
         let period = |asked: Option<u32>, is: Option<u32>| asked.is_none() || asked == is;
@@ -258,7 +234,7 @@ pub fn next_op(reported: Option<&Tx>, desired: &Tx, trial_s: Option<u32>) -> Opt
 }
 
 /// How long a node tries a transmission before it falls back to the former, s: long enough for two
-/// readings under it and the word that it may stay. Programs that stay silent have no trial.
+/// readings under it and the command to keep it. Programs that send nothing have no trial.
 pub fn trial_s(tx: &Tx) -> Option<u32> {
     if tx.program == Program::OnRequest || tx.program == Program::OnChange {
         // Nothing need come of it: there is no reading to wait for.
@@ -279,7 +255,7 @@ pub fn act_value(value: &Value) -> Option<ActValue> {
 /// What an answer means, in words.
 pub fn refusal(status: &AckStatus, why: Option<&str>) -> String {
     let what = match status {
-        AckStatus::Range => "the node says that a value is out of its range",
+        AckStatus::Range => "the node reports that a value is out of its range",
         AckStatus::Op => "the node does not know the operation",
         AckStatus::Late => "it reached the node too late",
         AckStatus::Denied => "the node does not permit it",
@@ -296,7 +272,7 @@ pub fn refusal(status: &AckStatus, why: Option<&str>) -> String {
 
 /// Why no such command can be sent, in words.
 pub fn unsayable(error: &BodyError) -> String {
-    format!("it cannot be said to a node: {error}")
+    format!("it cannot be encoded for a node: {error}")
 }
 
 #[cfg(test)]
@@ -308,7 +284,7 @@ mod tests {
         Tx::new(Program::Interval, Some(ms), Some(ms))
     }
 
-    /// A node that does as it is told.
+    /// A node that obeys.
     fn obey(reported: &mut Option<Tx>, op: &Op) {
         let Op::Prog(prog) = op else { panic!("{op}") };
         let mut tx = Tx::new(prog.program.clone(), prog.pmin, prog.pmax);
@@ -335,14 +311,6 @@ mod tests {
         }
         let spread: std::collections::BTreeSet<i64> = (1..100).map(|id| wait_us(id, 0)).collect();
         assert!(spread.len() > 90);
-    }
-
-    #[test]
-    fn a_trace_is_of_its_change() {
-        let thing = ThingId::parse("a:b").unwrap();
-        assert_eq!(trace_id(&thing, 7).len(), 32);
-        assert_eq!(trace_id(&thing, 7), trace_id(&thing, 7));
-        assert_ne!(trace_id(&thing, 7), trace_id(&thing, 8));
     }
 
     #[test]

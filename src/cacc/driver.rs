@@ -1,13 +1,11 @@
 //! The controller at work: fed by the writer and by nodes, its effects carried out.
 //!
-//! One task has the controller. Changes of twins and words of nodes wait for it in a bounded
-//! queue; if it is overrun the newest state of every twin is read again, so that only windows miss
-//! values, and that is counted. What windows held before a start, or before their rule was there, a
-//! thread of its own reads from the log, one pass for all that are asked for at a time. What it decides is made durable first: the commands with their
-//! ids, and what is desired in the twins. Only then is anything said to a node, so a command that
-//! a node heard is never forgotten.
+//! One task has the controller. What it decides is made durable first: the commands with their ids,
+//! and what is desired in the twins. Only then is anything sent to a node, so a command that a node
+//! received is never forgotten. What windows held before a start, or before their rule existed, is
+//! read from the log by a thread of its own, in one pass for all that are asked for at a time.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,8 +14,11 @@ use serde_json::Value;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
 
-use super::controller::{self, Controller, Effects, Note, Observed, Past, Stage, TRANSMISSION};
+use super::controller::{Controller, Observed};
 use super::decide::NodeSpec;
+use super::effects::{DOCUMENTS, Effects, FeatureEdit, Note, Stage};
+use super::facts::{HistoryRequest, TRANSMISSION};
+use super::inbox::{Inbox, Input};
 use super::rule::Rule;
 use crate::base::clock::now_us;
 use crate::base::telemetry::{Severity, Telemetry};
@@ -31,40 +32,13 @@ use crate::wire::Uplink;
 use crate::wire::{Leaf, Topic};
 use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
 
-/// Inputs that wait for the controller; a few seconds of a full load. Beyond it the state of all
-/// twins is read again.
-const INBOX_MAX: usize = 65_536;
 /// Lines that wait for whoever shows them; one who is slower misses some.
 const LINES_MAX: usize = 256;
 /// Time after which decisions that could not be stored are stored again, as on a full disk.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// Inputs that are taken in one go, so that what follows from the first is not kept waiting.
-const ROUND_MAX: usize = 4096;
-
 /// Bytes of the log that are read back for windows, some 1.5 million readings. Where a window
 /// reaches further back it is shorter until it has filled.
 const READ_BACK_MAX: u64 = 256 << 20;
-
-/// Something that happened.
-enum Input {
-    Changed(Box<Committed>, i64),
-    Said(ThingId, Box<Uplink>, i64),
-}
-
-#[derive(Default)]
-struct Inbox {
-    waiting: VecDeque<Input>,
-    /// Nodes whose declaration changed.
-    nodes: BTreeMap<ThingId, Option<Arc<NodeSpec>>>,
-    /// All rules, if they changed.
-    rules: Option<Vec<Rule>>,
-    /// Windows that are to be read, and those that were.
-    wanted: Past,
-    read: Vec<Past>,
-    reading: bool,
-    overrun: bool,
-    regroup: bool,
-}
 
 /// See the module.
 pub struct Control {
@@ -87,7 +61,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Control {
-    /// A controller that has what was stored before, and is told of what the writer commits.
+    /// A controller that has what was stored before, and observes what the writer commits.
     pub fn new(
         writer: Arc<Writer>,
         aggregates: Arc<Aggregates>,
@@ -95,7 +69,7 @@ impl Control {
         outbox: Arc<Outbox>,
     ) -> Arc<Self> {
         let mut controller = Controller::default();
-        let documents = writer.documents(controller::PREFIX);
+        let documents = writer.documents(DOCUMENTS);
         let stored = documents.iter().map(|(key, text)| (&**key, &**text));
         let unreadable = controller.restore(stored);
         if unreadable > 0 {
@@ -124,12 +98,12 @@ impl Control {
         control
     }
 
-    /// Lines for whoever watches: a rule takes hold, a command is applied.
+    /// Lines for whoever watches: a rule became active, a command was applied.
     pub fn lines(&self) -> broadcast::Receiver<String> {
         self.lines.subscribe()
     }
 
-    /// Says what a node is, or with `None` that a twin has none any more.
+    /// Sets what a node is, or with `None` that a twin has none any more.
     pub fn set_node(&self, id: ThingId, spec: Option<Arc<NodeSpec>>) {
         let any = spec.is_some();
         lock(&self.inbox).nodes.insert(id, spec);
@@ -178,7 +152,7 @@ impl Control {
         self.wake.notify_one();
     }
 
-    /// Why a node talks as it does; `None` if there is no such node.
+    /// Why a node transmits as it does; `None` if there is no such node.
     pub fn explain(&self, id: &ThingId) -> Option<Value> {
         lock(&self.controller).explain(id, now_us())
     }
@@ -189,14 +163,9 @@ impl Control {
     }
 
     fn put(&self, input: Input) {
-        let mut inbox = lock(&self.inbox);
-        if inbox.waiting.len() >= INBOX_MAX {
-            inbox.waiting.pop_front();
-            inbox.overrun = true;
+        if lock(&self.inbox).push(input) {
             self.telemetry.context_missed.inc();
         }
-        inbox.waiting.push_back(input);
-        drop(inbox);
         self.wake.notify_one();
     }
 
@@ -211,11 +180,12 @@ impl Control {
                 again = None;
             }
             let mut effects = self.round();
-            self.read_back(std::mem::take(&mut effects.past), &stop);
+            self.read_back(std::mem::take(&mut effects.history), &stop);
             if !self.carry_out(effects).await {
                 again = Some(Instant::now() + STORE_RETRY);
             }
-            if !lock(&self.inbox).waiting.is_empty() {
+            let more = again.is_none() && lock(&self.controller).has_work();
+            if more || !lock(&self.inbox).is_empty() {
                 tokio::task::yield_now().await;
                 if *stop.borrow() {
                     return;
@@ -252,8 +222,7 @@ impl Control {
     fn round(&self) -> Effects {
         let (inputs, nodes, rules, read, overrun, mut joined) = {
             let mut inbox = lock(&self.inbox);
-            let many = inbox.waiting.len().min(ROUND_MAX);
-            let inputs: Vec<Input> = inbox.waiting.drain(..many).collect();
+            let inputs = inbox.take_round();
             let nodes = std::mem::take(&mut inbox.nodes);
             let read = std::mem::take(&mut inbox.read);
             let (overrun, regroup) =
@@ -288,7 +257,7 @@ impl Control {
                         time_us,
                     });
                 }
-                Input::Said(id, uplink, time_us) => controller.uplink(&id, &uplink, time_us),
+                Input::Received(id, uplink, time_us) => controller.uplink(&id, &uplink, time_us),
             }
         }
         if (joined || overrun) && !regroup {
@@ -296,34 +265,34 @@ impl Control {
             self.members_of(&mut controller, &named);
         }
         let now = now_us();
-        for past in read {
-            controller.fill(past, now);
+        for history in read {
+            controller.fill(history, now);
         }
         controller.tick(now);
         controller.settle(now)
     }
 
     /// Has what is wanted of the past read from the log, once what is being read is.
-    fn read_back(self: &Arc<Self>, wanted: Past, stop: &watch::Receiver<bool>) {
+    fn read_back(self: &Arc<Self>, wanted: HistoryRequest, stop: &watch::Receiver<bool>) {
         let mut inbox = lock(&self.inbox);
         inbox.wanted.extend(wanted);
         let Some(since_us) = inbox.wanted.since(now_us()).filter(|_| !inbox.reading) else {
             return;
         };
         inbox.reading = true;
-        let mut past = std::mem::take(&mut inbox.wanted);
+        let mut history = std::mem::take(&mut inbox.wanted);
         drop(inbox);
         let (control, stop) = (self.clone(), stop.clone());
         tokio::task::spawn_blocking(move || {
             let (started, mut reached) = (Instant::now(), None);
             let read = control.writer.events_since(since_us, READ_BACK_MAX, |logged| {
                 reached.get_or_insert(logged.time_us());
-                past.take(logged.id(), logged.revision(), logged.time_us(), || logged.event());
+                history.take(logged.id(), logged.revision(), logged.time_us(), || logged.event());
                 !*stop.borrow()
             });
             let took = started.elapsed();
-            tracing::debug!(windows = past.len(), ?took, "windows were filled from history");
-            let told = match read {
+            tracing::debug!(windows = history.len(), ?took, "windows were filled from history");
+            let shortfall = match read {
                 Ok(whole) if whole || *stop.borrow() => None,
                 Ok(_) => Some((
                     Severity::Normal,
@@ -338,12 +307,12 @@ impl Control {
                     Some((Severity::Warning, "HistoryUnreadable", why))
                 }
             };
-            if let Some((severity, reason, why)) = told {
+            if let Some((severity, reason, why)) = shortfall {
                 let text = format!("{why}; windows that reach further miss what was before");
                 control.telemetry.event(now_us(), severity, reason, "Controller", text);
             }
             let mut inbox = lock(&control.inbox);
-            inbox.read.push(past);
+            inbox.read.push(history);
             inbox.reading = false;
             drop(inbox);
             control.wake.notify_one();
@@ -378,21 +347,21 @@ impl Control {
         }
     }
 
-    /// Makes durable what must be, and then says what is to be said; whether it could be stored.
+    /// Makes durable what must be, and then sends what is to be sent; whether it could be stored.
     async fn carry_out(&self, effects: Effects) -> bool {
-        let Effects { documents, changes, past: _, notes, messages, timings } = effects;
+        let Effects { documents, edits, history: _, notes, messages, timings } = effects;
         let mut batch = None;
         if !documents.is_empty() {
             let documents =
                 documents.into_iter().map(|(key, text)| (key, text.map(Arc::from))).collect();
             match self.writer.put_documents(documents, now_us()) {
                 Ok(staged) => batch = Some(staged),
-                // Nothing is said that could be forgotten.
+                // Nothing is sent that could be forgotten.
                 Err(rejected) => return self.not_stored(&rejected),
             }
         }
-        for change in changes {
-            match self.submit(change) {
+        for edit in edits {
+            match self.submit(edit) {
                 Ok(staged) => batch = staged.or(batch),
                 Err(rejected) => return self.not_stored(&rejected),
             }
@@ -432,15 +401,15 @@ impl Control {
         true
     }
 
-    fn submit(&self, change: controller::Change) -> Result<Option<u64>, Rejected> {
-        let controller::Change { thing, feature, desired, value, merge } = change;
+    fn submit(&self, edit: FeatureEdit) -> Result<Option<u64>, Rejected> {
+        let FeatureEdit { thing, feature, desired, value, merge } = edit;
         let Some(twin) = self.writer.newest(thing.as_str()) else { return Ok(None) };
         let there = twin.features.contains_key(feature.as_str());
         let path =
             if desired { Path::DesiredProperties(feature) } else { Path::Properties(feature) };
         let change = match there && !merge {
-            true => Change::Modify(path, value),
-            false => Change::Merge(path, value),
+            true => Change::Modify(path, value.into()),
+            false => Change::Merge(path, value.into()),
         };
         let only_if = Precondition::Present;
         let request = Request { id: thing, change, only_if, origin: Origin::Runtime, depth: 0 };
@@ -462,13 +431,13 @@ impl Control {
             Severity::Warning,
             "NotStored",
             "Controller",
-            format!("decisions could not be stored, so nothing was said to nodes: {why}"),
+            format!("decisions could not be stored, so nothing was sent to nodes: {why}"),
         );
         false
     }
 }
 
-/// What the writer commits, as the controller is told of it.
+/// What the writer commits, on its way to the controller.
 struct Feed(Arc<Control>);
 
 impl Sink for Feed {
@@ -490,8 +459,8 @@ impl Sink for Feed {
 
 impl Uplinks for Control {
     fn heard(&self, thing: ThingId, uplink: Uplink) {
-        // A node that says what it is has to be looked after, declared or not.
+        // A node that reports its state has a session, declared or not.
         self.need(true);
-        self.put(Input::Said(thing, Box::new(uplink), now_us()));
+        self.put(Input::Received(thing, Box::new(uplink), now_us()));
     }
 }

@@ -1,4 +1,4 @@
-//! Context rules: what one says, and where it stands.
+//! Context rules: what one asks for, and its state.
 //!
 //! | from | to | when |
 //! |---|---|---|
@@ -10,7 +10,7 @@
 //!
 //! A rule has ended when `until` holds, or, without one, when `when` does not. Unknown does not
 //! hold: it starts no rule, and it ends one that has no `until`. `hold` counts from when the rule
-//! took hold, so a node changes at most once in `for` + `hold` by one rule.
+//! became active, so a node changes at most once in `for` + `hold` by one rule.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Target {
 pub struct Times {
     /// How long the condition must hold.
     pub for_us: i64,
-    /// How long the rule stays in force at least.
+    /// How long the rule stays active at least.
     pub hold_us: i64,
     /// How long the rule rests.
     pub cooldown_us: i64,
@@ -154,11 +154,11 @@ impl Asked {
 /// What a rule changes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Effect {
-    /// How the nodes talk.
+    /// How the nodes transmit.
     pub asked: Asked,
     /// Actuators by feature and property.
     pub set: BTreeMap<(String, String), Value>,
-    /// Properties to ask for once, when the rule takes hold.
+    /// Properties to ask for once, when the rule becomes active.
     pub pull: Vec<String>,
     /// Share of the budget against others of the class.
     pub weight: Option<f64>,
@@ -183,10 +183,10 @@ pub enum Class {
     Safety,
 }
 
-/// Where a rule stands, for one node or for all of its nodes.
+/// The state of a rule, for one node or for all of its nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "state")]
-pub enum State {
+pub enum RuleState {
     /// The condition does not hold.
     #[default]
     Idle,
@@ -195,7 +195,7 @@ pub enum State {
         /// Since when, microseconds since 1970.
         since_us: i64,
     },
-    /// The rule is in force.
+    /// The rule is active.
     Active {
         /// Since when, microseconds since 1970.
         since_us: i64,
@@ -207,13 +207,13 @@ pub enum State {
     },
 }
 
-impl State {
+impl RuleState {
     /// Whether it outlives a restart; a rule that only waits begins to wait anew.
     pub fn is_kept(self) -> bool {
         matches!(self, Self::Active { .. } | Self::Cooling { .. })
     }
 
-    /// Since when the rule is in force.
+    /// Since when the rule is active.
     pub fn active_since(self) -> Option<i64> {
         match self {
             Self::Active { since_us } => Some(since_us),
@@ -223,52 +223,60 @@ impl State {
 }
 
 /// The next state. A pure function; calling it again at the same time changes nothing.
-pub fn step(times: Times, state: State, when: Truth, until: Option<Truth>, now_us: i64) -> State {
+pub fn step(
+    times: Times,
+    state: RuleState,
+    when: Truth,
+    until: Option<Truth>,
+    now_us: i64,
+) -> RuleState {
     let mut state = match state {
         // A clock that was set back: what began in the future begins now.
-        State::Waiting { since_us } => State::Waiting { since_us: since_us.min(now_us) },
-        State::Active { since_us } => State::Active { since_us: since_us.min(now_us) },
-        State::Cooling { until_us } => {
-            State::Cooling { until_us: until_us.min(now_us.saturating_add(times.cooldown_us)) }
+        RuleState::Waiting { since_us } => RuleState::Waiting { since_us: since_us.min(now_us) },
+        RuleState::Active { since_us } => RuleState::Active { since_us: since_us.min(now_us) },
+        RuleState::Cooling { until_us } => {
+            RuleState::Cooling { until_us: until_us.min(now_us.saturating_add(times.cooldown_us)) }
         }
-        State::Idle => State::Idle,
+        RuleState::Idle => RuleState::Idle,
     };
     let ended = match until {
         Some(until) => until.holds(),
         None => !when.holds(),
     };
-    if let State::Active { since_us } = state
+    if let RuleState::Active { since_us } = state
         && ended
         && now_us >= since_us.saturating_add(times.hold_us)
     {
-        state = State::Cooling { until_us: now_us.saturating_add(times.cooldown_us) };
+        state = RuleState::Cooling { until_us: now_us.saturating_add(times.cooldown_us) };
     }
-    if let State::Cooling { until_us } = state
+    if let RuleState::Cooling { until_us } = state
         && now_us >= until_us
     {
-        state = State::Idle;
+        state = RuleState::Idle;
     }
     match state {
         // What ends it at once does not start it.
-        State::Idle if when.holds() && !ended => state = State::Waiting { since_us: now_us },
-        State::Waiting { .. } if !when.holds() || ended => return State::Idle,
+        RuleState::Idle if when.holds() && !ended => {
+            state = RuleState::Waiting { since_us: now_us }
+        }
+        RuleState::Waiting { .. } if !when.holds() || ended => return RuleState::Idle,
         _ => {}
     }
     match state {
-        State::Waiting { since_us } if now_us >= since_us.saturating_add(times.for_us) => {
-            State::Active { since_us: now_us }
+        RuleState::Waiting { since_us } if now_us >= since_us.saturating_add(times.for_us) => {
+            RuleState::Active { since_us: now_us }
         }
         state => state,
     }
 }
 
 /// When the state may change although no truth does, microseconds since 1970.
-pub fn due(times: Times, state: State, now_us: i64) -> Option<i64> {
+pub fn due(times: Times, state: RuleState, now_us: i64) -> Option<i64> {
     let at = match state {
-        State::Idle => return None,
-        State::Waiting { since_us } => since_us.saturating_add(times.for_us),
-        State::Active { since_us } => since_us.saturating_add(times.hold_us),
-        State::Cooling { until_us } => until_us,
+        RuleState::Idle => return None,
+        RuleState::Waiting { since_us } => since_us.saturating_add(times.for_us),
+        RuleState::Active { since_us } => since_us.saturating_add(times.hold_us),
+        RuleState::Cooling { until_us } => until_us,
     };
     (at > now_us).then_some(at)
 }
@@ -280,8 +288,8 @@ mod tests {
 
     const S: i64 = 1_000_000;
 
-    fn run(times: Times, steps: &[(i64, Truth, Option<Truth>)]) -> Vec<State> {
-        let mut state = State::Idle;
+    fn run(times: Times, steps: &[(i64, Truth, Option<Truth>)]) -> Vec<RuleState> {
+        let mut state = RuleState::Idle;
         let each = steps.iter().map(|(at, when, until)| {
             state = step(times, state, *when, *until, at * S);
             state
@@ -306,18 +314,18 @@ mod tests {
                 (17, yes, None),
             ],
         );
-        let active = State::Active { since_us: 2 * S };
+        let active = RuleState::Active { since_us: 2 * S };
         assert_eq!(
             states,
             [
-                State::Waiting { since_us: 0 },
-                State::Waiting { since_us: 0 },
+                RuleState::Waiting { since_us: 0 },
+                RuleState::Waiting { since_us: 0 },
                 active,
                 active,
                 active,
-                State::Cooling { until_us: 17 * S },
-                State::Cooling { until_us: 17 * S },
-                State::Waiting { since_us: 17 * S },
+                RuleState::Cooling { until_us: 17 * S },
+                RuleState::Cooling { until_us: 17 * S },
+                RuleState::Waiting { since_us: 17 * S },
             ]
         );
         assert_eq!(due(times, active, 3 * S), Some(12 * S));
@@ -338,8 +346,8 @@ mod tests {
                 (4, yes, Some(yes)),
             ],
         );
-        let active = State::Active { since_us: 0 };
-        assert_eq!(states, [active, active, active, State::Idle, State::Idle]);
+        let active = RuleState::Active { since_us: 0 };
+        assert_eq!(states, [active, active, active, RuleState::Idle, RuleState::Idle]);
     }
 
     fn truth() -> impl Strategy<Value = Truth> {
@@ -356,7 +364,7 @@ mod tests {
         ) {
             let times =
                 Times { for_us: for_s * S, hold_us: hold_s * S, cooldown_us: cooldown_s * S };
-            let (mut now, mut state) = (1000 * S, State::Idle);
+            let (mut now, mut state) = (1000 * S, RuleState::Idle);
             let mut held_since: Option<i64> = None;
             for (by, when, until) in steps {
                 now += by * S;
@@ -379,7 +387,7 @@ mod tests {
             for_s in 0_i64..5, hold_s in 0_i64..9, cooldown_s in 0_i64..5) {
             let times =
                 Times { for_us: for_s * S, hold_us: hold_s * S, cooldown_us: cooldown_s * S };
-            let mut state = step(times, State::Idle, when, until, 0);
+            let mut state = step(times, RuleState::Idle, when, until, 0);
             let mut foretold = due(times, state, 0);
             for now in 1..40 {
                 let now = now * S / 2;

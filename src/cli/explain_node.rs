@@ -43,11 +43,11 @@ fn head(told: &Value) -> String {
     };
     line("Node", text(told, "/node"));
     let presence = text(told, "/presence/state");
-    let heard = match text(told, "/presence/lastSeen") {
+    let seen = match text(told, "/presence/lastSeen") {
         seen if seen.is_empty() => presence,
-        seen => format!("{presence}, last heard at {seen}"),
+        seen => format!("{presence}, last seen at {seen}"),
     };
-    line("Presence", heard);
+    line("Presence", seen);
     line("Health", fields(&told["health"]));
     line("Safety", text(told, "/safety"));
     line("Desired", fields(&told["desired"]));

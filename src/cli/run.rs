@@ -14,7 +14,7 @@ use super::error::{CliError, ErrorKind};
 use super::manifests;
 use super::output::Output;
 use super::{Outcome, config};
-use crate::cacc::controller::TRANSMISSION;
+use crate::cacc::facts::TRANSMISSION;
 use crate::gateway::external::Broker;
 use crate::gateway::serial::{self, Port};
 use crate::kinds::Kind;

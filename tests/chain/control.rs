@@ -56,7 +56,7 @@ fn a_verdict_makes_a_node_talk_faster_and_after_hold_slower_again() {
     let (_, faster) = board.command_like(is_interval(200));
     assert!(read.elapsed() >= Duration::from_millis(300), "not before `for` is over");
     let told = runtime.explained(|told| told["command"]["status"]["state"] == "Sent");
-    assert!(told["sentence"].as_str().unwrap().contains("because `look-closer` holds"), "{told:#}");
+    assert!(told["sentence"].as_str().unwrap().contains("(rule `look-closer`"), "{told:#}");
     let thing = runtime.thing("lab:n-1");
     assert_eq!(thing["features"]["transmission"]["desiredProperties"]["pmin"], 200);
     assert_eq!(thing["features"]["transmission"]["properties"]["pmin"], 1000);
@@ -83,7 +83,7 @@ fn a_verdict_makes_a_node_talk_faster_and_after_hold_slower_again() {
     let table = runtime.printed(&["get", "commands", "-n", "lab", "-o", "wide"]);
     assert!(table.contains("look-closer") && table.contains("Applied"), "{table}");
     let words = runtime.printed(&["explain", "node", "lab/n-1"]);
-    assert!(words.starts_with("n-1 sends every 1 s since "), "{words}");
+    assert!(words.starts_with("n-1 has been sending every 1 s since "), "{words}");
     let described = runtime.printed(&["describe", "cr", "look-closer"]);
     assert!(described.contains("Ready True") && described.contains("InForce"), "{described}");
 }
@@ -128,7 +128,7 @@ fn what_a_node_refuses_is_shown_and_not_said_again() {
     let (_, faster) = board.command_like(is_interval(200));
     board.refuse(&faster, "pmin");
     let told = runtime.explained(|told| told["command"]["status"]["state"] == "Rejected");
-    let why = "the node says that a value is out of its range: pmin";
+    let why = "the node reports that a value is out of its range: pmin";
     assert_eq!(told["command"]["status"]["reason"], why);
     assert!(told["sentence"].as_str().unwrap().contains(why), "{told:#}");
     board.read(34);
@@ -146,7 +146,7 @@ fn a_node_that_was_away_gets_the_newest_once() {
     // Gone without a word: the will says so.
     board.mqtt.power_off();
     let path = "/api/2/things/lab:n-1/features/transmission/desiredProperties";
-    runtime.explained(|told| told["presence"]["state"] == "away");
+    runtime.explained(|told| told["presence"]["state"] == "offline");
     for ms in [300, 400, 500] {
         assert_eq!(runtime.put(path, &json!({"program": "interval", "interval": ms})), 204);
         runtime.explained(|told| told["desired"]["pmin"] == ms);
@@ -155,7 +155,7 @@ fn a_node_that_was_away_gets_the_newest_once() {
     // On a busy machine the last may still be on its way when the node is back.
     let retained = loop {
         let (leaf, text) = board.message();
-        assert_eq!(leaf, "desired", "nothing is said to a node that is away: {text}");
+        assert_eq!(leaf, "desired", "nothing is sent to a node that is offline: {text}");
         let retained: Value = serde_json::from_str(&text).unwrap();
         if retained["cmd"] == "0 prog interval period=500" {
             break retained;
@@ -257,7 +257,7 @@ fn a_window_goes_on_over_kill_nine_and_a_new_rule_finds_what_was_before() {
     let mut board = Board { seq, ..Board::connect(runtime.mqtt, 1) };
     board.state();
     let told = counted(&runtime, "count(environment/x, 10m)", 3);
-    assert_eq!(told["rules"][0]["state"], "does not hold", "{told:#}");
+    assert_eq!(told["rules"][0]["state"], "inactive", "{told:#}");
     board.read(3);
     let (_, faster) = board.command_like(is_interval(200));
     board.obey(&faster);
@@ -270,4 +270,62 @@ fn a_window_goes_on_over_kill_nine_and_a_new_rule_finds_what_was_before() {
     let (_, newer) = board.command_like(is_interval(500));
     board.obey(&newer);
     assert!(told["rules"].as_array().unwrap().iter().all(|rule| rule["when"] == true), "{told:#}");
+}
+
+/// Whether a twin or what its manifest says of its node is known first must not matter.
+#[test]
+fn every_node_of_a_set_is_decided_after_apply_wait() {
+    let runtime = Runtime::start();
+    runtime.write(
+        "set.yaml",
+        "\
+kind: TwinModel
+metadata: {name: m}
+spec: {features: {environment: {properties: {temperature: {type: number, unit: Cel}}}}}
+---
+kind: NodeProfile
+metadata: {name: p}
+spec:
+  board: uno
+  sensors: [{type: lm35, pin: A0, property: environment/temperature}]
+---
+kind: TwinSet
+metadata: {name: set, namespace: lab}
+spec: {count: 100, template: {spec: {model: m, node: {profile: p}}}}
+",
+    );
+    runtime.printed(&["apply", "-f", "set.yaml", "--wait"]);
+    let path = "/api/2/things?namespaces=lab&fields=thingId,features/transmission";
+    crate::support::eventually(|| {
+        let things = runtime.get(path);
+        let decided = |thing: &&Value| {
+            thing["features"]["transmission"]["desiredProperties"]["generation"] == 1
+        };
+        let things = things.as_array().cloned().unwrap_or_default();
+        let many = things.iter().filter(decided).count();
+        if things.len() == 100 && many == 100 { Ok(()) } else { Err(json!([things.len(), many])) }
+    });
+    let told = runtime.get("/edgetwin/v1/explain/node/lab/set-77");
+    assert!(told["sentence"].as_str().unwrap().contains("has not connected yet"), "{told:#}");
+}
+
+/// A plain MQTT client that has no profile and never reported its state knows no commands.
+#[test]
+fn a_plain_client_without_a_profile_gets_no_commands() {
+    let runtime = start(&json!({}));
+    let mut board = Board::connect(runtime.mqtt, 1);
+    board.read(33);
+    let told = runtime.explained(|told| told["desired"]["pmin"] == 200);
+    assert_eq!(told["takesCommands"], false);
+    let sentence = told["sentence"].as_str().unwrap();
+    assert!(
+        sentence.starts_with("n-1 has no node profile, so no commands are sent to it"),
+        "{told:#}"
+    );
+    assert!(board.command_within(Duration::from_millis(300)).is_none());
+    // Once it reports its state it is known to understand them.
+    board.state();
+    let (_, faster) = board.command_like(is_interval(200));
+    board.obey(&faster);
+    runtime.explained(|told| told["satisfied"] == true);
 }

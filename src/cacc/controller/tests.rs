@@ -6,8 +6,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cacc::cause::trace_id;
+use crate::cacc::decide::Actuator;
+use crate::cacc::effects::{Effects, Stage};
 use crate::cacc::expr::{Property, Scope, Service, Type, check};
-use crate::cacc::rule::{Asked, Effect, Settings, Target, Times};
+use crate::cacc::facts::TRANSMISSION;
+use crate::cacc::rule::{self, Asked, Effect, Settings, Target, Times};
+use crate::cacc::session::transmission::GRACE_US;
 use crate::twin::path::Path;
 use crate::twin::sequence::Stamp;
 use crate::twin::{self, Change as TwinChange};
@@ -29,7 +34,7 @@ struct World {
     log: Vec<(ThingId, u64, i64, Event)>,
     /// What is wanted of the past waits here.
     slow: bool,
-    past: Past,
+    history: HistoryRequest,
 }
 
 fn id(name: &str) -> ThingId {
@@ -48,6 +53,7 @@ fn every(ms: u32) -> Settings {
 fn spec() -> NodeSpec {
     NodeSpec {
         default: Asked { all: every(1000), ..Asked::default() },
+        has_profile: true,
         pmin_least: 100,
         ..NodeSpec::default()
     }
@@ -98,7 +104,7 @@ impl World {
             timings: Vec::new(),
             log: Vec::new(),
             slow: false,
-            past: Past::default(),
+            history: HistoryRequest::default(),
         };
         world.controller.set_rules(rules, world.now_us);
         for name in nodes {
@@ -137,10 +143,10 @@ impl World {
     fn settle(&mut self) {
         loop {
             let effects = self.controller.settle(self.now_us);
-            if effects == Effects::default() {
+            if effects == Effects::default() && !self.controller.has_work() {
                 return;
             }
-            self.past.extend(effects.past);
+            self.history.extend(effects.history);
             if !self.slow {
                 self.read_back();
             }
@@ -160,7 +166,7 @@ impl World {
                     self.sent.push((name, message.text));
                 }
             }
-            for change in effects.changes {
+            for change in effects.edits {
                 let twin = self.twins.get(&change.thing).unwrap();
                 let exists = twin.features.contains_key(change.feature.as_str());
                 let (desired, value) = (change.desired, change.value);
@@ -169,8 +175,8 @@ impl World {
                     false => Path::Properties(change.feature),
                 };
                 let change_of_twin = match exists && !change.merge {
-                    true => TwinChange::Modify(path, value),
-                    false => TwinChange::Merge(path, value),
+                    true => TwinChange::Modify(path, value.into()),
+                    false => TwinChange::Merge(path, value.into()),
                 };
                 self.submit(&change.thing.clone(), change_of_twin, Origin::Runtime);
             }
@@ -179,7 +185,7 @@ impl World {
 
     /// Reads what is wanted of the past.
     fn read_back(&mut self) {
-        let mut past = std::mem::take(&mut self.past);
+        let mut past = std::mem::take(&mut self.history);
         for (id, revision, time_us, event) in &self.log {
             past.take(id.as_str(), *revision, *time_us, || Some(event.clone()));
         }
@@ -318,9 +324,9 @@ fn a_verdict_makes_a_node_send_faster_and_the_end_of_hold_slower_again() {
     let told = world.explain("n");
     assert_eq!(
         told["sentence"],
-        "n is being told to send every 200 ms, because `look-closer` holds for another 10 s."
+        "n is being set to send every 200 ms (rule `look-closer`, 10 s left)"
     );
-    let trace = command::trace_id(&id("n"), told["facts"][0]["revision"].as_u64().unwrap() - 1);
+    let trace = trace_id(&id("n"), told["facts"][0]["revision"].as_u64().unwrap() - 1);
     assert_eq!(told["trace"], trace, "the trace is of the reading that the verdict is about");
     world.pass(100_000);
     world.obey("n", &body);
@@ -421,11 +427,11 @@ fn who_is_isolated_sends_by_default_and_is_flagged() {
     let told = world.explain("n");
     assert_eq!(told["share"]["weight"], 0.0);
     assert_eq!((&told["cause"], &told["fields"]["quarantine"]), (&json!("liar"), &json!("liar")));
-    assert!(told["sentence"].as_str().unwrap().ends_with("because `liar` has it in quarantine."));
+    assert!(told["sentence"].as_str().unwrap().ends_with("(quarantined by rule `liar`)"));
     let refused = json!({"reason": "Quarantined", "by": "look-closer",
-        "message": "rules are not heard about this node now"});
+        "message": "rules do not apply to this node now"});
     assert_eq!(told["refusals"], json!([refused]));
-    assert_eq!(told["rules"][1]["state"], "not heard");
+    assert_eq!(told["rules"][1]["state"], "suspended");
     assert_eq!(world.feature("n")["properties"]["quarantined"], true);
     assert_eq!(world.twins[&id("n")].property_named("environment", "x"), Some(&101.into()));
     // It is believed again: what still holds is heard at once.
@@ -448,10 +454,7 @@ fn who_steers_a_node_in_quarantine_is_named() {
     assert_eq!(standing(&world), (500.into(), "Quarantined".into()));
     let told = world.explain("n");
     let sentence = told["sentence"].as_str().unwrap();
-    assert!(
-        sentence.ends_with("because somebody asked for it in `desiredProperties`."),
-        "{sentence}"
-    );
+    assert!(sentence.ends_with("(set in `desiredProperties`)"), "{sentence}");
 }
 
 #[test]
@@ -554,7 +557,7 @@ fn a_command_is_repeated_until_it_expires_and_then_left_alone() {
     assert_eq!(world.take("n"), [""; 0]);
     assert_eq!(
         world.explain("n")["sentence"],
-        "n is to send every 200 ms, because `r` holds, and does not: no answer to 5 tries; it goes on sending every 1 s."
+        "n is to send every 200 ms (rule `r`) and does not: no answer to 5 tries; it still sends every 1 s"
     );
     // A node that starts anew is told anew.
     world.state("n", 2, 1000, 0);
@@ -578,7 +581,7 @@ fn a_refusal_is_shown_and_not_repeated() {
     let told = world.explain("n");
     assert_eq!(
         told["command"]["status"]["reason"],
-        "the node says that a value is out of its range: pmin"
+        "the node reports that a value is out of its range: pmin"
     );
 }
 
@@ -589,7 +592,10 @@ fn a_plain_client_is_told_only_what_a_rule_or_a_person_asks() {
     world.pass(5 * S);
     assert_eq!(world.take("n"), [""; 0]);
     let sentence = world.explain("n")["sentence"].clone();
-    assert!(sentence.as_str().unwrap().starts_with("n has not said how it talks"), "{sentence}");
+    assert!(
+        sentence.as_str().unwrap().starts_with("n has not reported how it transmits"),
+        "{sentence}"
+    );
     world.read("n", 5, 2);
     world.pass(2 * S);
     assert!(world.one("n").contains("period=200"));
@@ -629,7 +635,7 @@ fn a_restart_in_the_middle_says_the_same_again_and_a_rule_goes_on() {
     assert_eq!(world.one("n"), body);
     world.obey("n", &body);
     assert_eq!(world.states(), ["Applied"]);
-    assert_eq!(world.explain("n")["rules"][0]["state"], "active, holds for 9 s at least");
+    assert_eq!(world.explain("n")["rules"][0]["state"], "active for at least 9 s");
     world.read("n", 0, 2);
     let keep = world.one("n");
     assert!(Body::parse(&keep).unwrap().id > Body::parse(&body).unwrap().id);
@@ -663,7 +669,7 @@ fn a_node_that_was_away_gets_the_newest_once() {
     // The will of an earlier life changes nothing.
     world.state("away", 2, 1000, 1);
     world.uplink("away", &json!({"k": "b", "up": 0, "boot": 1}));
-    assert_eq!(world.explain("away")["presence"]["state"], "up");
+    assert_eq!(world.explain("away")["presence"]["state"], "online");
     // It finds what is retained and applies that by itself.
     world.pass(GRACE_US / 2);
     world.state("away", 2, 200, 4);
@@ -686,16 +692,16 @@ fn a_silent_node_is_away_after_a_lease_and_its_values_are_unknown() {
     world.state("n", 1, 1000, 0);
     world.read("n", 5, 1);
     world.pass(59 * S);
-    assert_eq!(world.explain("n")["presence"]["state"], "up");
+    assert_eq!(world.explain("n")["presence"]["state"], "online");
     let heartbeats = world.sent.iter().filter(|(_, text)| text.ends_with(" hb")).count();
     assert!(heartbeats >= 1, "{:?}", world.sent);
     world.pass(2 * S);
     let told = world.explain("n");
-    assert_eq!(told["presence"]["state"], "away");
+    assert_eq!(told["presence"]["state"], "offline");
     assert_eq!(told["rules"][0]["missing"], "environment/x");
     assert_eq!(
         told["facts"][0]["why"],
-        "the node is away, so what it last said may be out of date"
+        "the node is offline, so its last value may be out of date"
     );
 }
 
@@ -737,7 +743,7 @@ fn cooled() -> World {
         BTreeMap::from([(("cooling".to_owned(), "fan".to_owned()), Value::Bool(true))]);
     let mut world = World::new(Vec::new(), &[]);
     world.controller.set_rules(vec![alarm], world.now_us);
-    let actuator = super::super::decide::Actuator { desired: None, safe: Some(false.into()) };
+    let actuator = Actuator { desired: None, safe: Some(false.into()) };
     let actuators = BTreeMap::from([(("cooling".to_owned(), "fan".to_owned()), actuator)]);
     let spec = NodeSpec { actuators, ..spec() };
     world.controller.set_node(&id("n"), Some(Arc::new(spec)), world.now_us);
@@ -971,12 +977,12 @@ fn windows_and_ages_are_looked_at_when_they_are_due() {
     world.pass(5 * S);
     world.read("n", 1, 2);
     let state = |world: &World, at: usize| world.explain("n")["rules"][at]["state"].clone();
-    assert_eq!(state(&world, 0), "does not hold");
+    assert_eq!(state(&world, 0), "inactive");
     world.pass(6 * S);
     assert_eq!(state(&world, 0), "active");
     world.pass(10 * S);
     assert_eq!(world.explain("n")["rules"][0]["missing"], "max(environment/x, 10s)");
-    assert_eq!(state(&world, 1), "does not hold");
+    assert_eq!(state(&world, 1), "inactive");
     world.pass(15 * S);
     assert_eq!(state(&world, 1), "active");
 }
@@ -998,7 +1004,7 @@ fn a_rule_stands_as_it_stood_while_its_window_is_read() {
     let notes = world.notes.len();
     let hold = |world: &World| {
         let rules = world.explain("n")["rules"].clone();
-        [0, 1].map(|at| rules[at]["state"] != "does not hold")
+        [0, 1].map(|at| rules[at]["state"] != "inactive")
     };
     world.read("n", 2, 4);
     world.pass(S);
@@ -1083,7 +1089,7 @@ fn windows_of_ten_thousand_nodes_are_filled_by_one_pass_of_the_log() {
     }
     let before = std::time::Instant::now();
     controller.set_rules(vec![rule("r", "avg(x, 1h) > 0 && count(x, 10m) > 1")], now);
-    let mut past = controller.settle(now).past;
+    let mut past = controller.settle(now).history;
     let asked = before.elapsed();
     assert_eq!(past.len(), 2 * MANY.0);
     let mut events = 0;
@@ -1099,10 +1105,11 @@ fn windows_of_ten_thousand_nodes_are_filled_by_one_pass_of_the_log() {
         "asked in {asked:?}, {events} events read in {read:?}, filled in {:?}",
         before.elapsed()
     );
-    for subject in &controller.subjects {
-        for kept in &subject.series {
-            let count = kept.series.value(crate::cacc::expr::Window::Count);
-            assert_eq!((kept.awaited, count), (false, Some(MANY.1 as f64)), "{}", subject.id);
+    for slot in controller.facts.slots() {
+        let known = controller.facts.of(slot);
+        for (_, series, awaited) in known.windows() {
+            let count = series.value(crate::cacc::expr::Window::Count);
+            assert_eq!((awaited, count), (false, Some(MANY.1 as f64)), "{}", known.id);
         }
     }
 }
@@ -1196,7 +1203,7 @@ fn what_could_not_be_stored_is_stored_and_said_later() {
     world.controller.tick(world.now_us);
     // There is no space for what follows from the rule: all of it is lost.
     let lost = world.controller.settle(world.now_us);
-    assert!(!lost.documents.is_empty() && !lost.changes.is_empty() && !lost.messages.is_empty());
+    assert!(!lost.documents.is_empty() && !lost.edits.is_empty() && !lost.messages.is_empty());
     world.settle();
     assert_eq!(world.feature("n")["desiredProperties"]["pmin"], 1000);
 
@@ -1350,9 +1357,9 @@ proptest! {
             seq = happen([&mut live, &mut filled], *step, *what, *x, seq);
         }
         // Windows of a twin that is all new have nothing to wait for.
-        prop_assert!(live.past.is_empty());
+        prop_assert!(live.history.is_empty());
         let open = windows(&filled).iter().filter(|(.., awaited)| *awaited).count();
-        prop_assert!(open <= filled.past.len());
+        prop_assert!(open <= filled.history.len());
         filled.read_back();
         filled.settle();
         for (step, what, x) in &after {
@@ -1424,12 +1431,180 @@ fn happen(worlds: [&mut World; 2], step: i64, what: u8, x: i64, seq: u64) -> u64
 /// Each window of the twin: its length, what each function says, and whether it is still open.
 fn windows(world: &World) -> Vec<(u64, Vec<Option<f64>>, bool)> {
     use crate::cacc::expr::Window::{Avg, Count, Max, Min, Rate, Stddev};
-    let subject = &world.controller.subjects[world.controller.index[&id("n")]];
-    let each = subject.series.iter().map(|kept| {
-        let mut series = kept.series.clone();
+    let facts = &world.controller.facts;
+    let each = facts.of(facts.slot(&id("n")).unwrap()).windows().map(|(ms, series, awaited)| {
+        let mut series = series.clone();
         series.forget(world.now_us);
         let values = [Avg, Min, Max, Stddev, Rate, Count].map(|function| series.value(function));
-        (kept.ms, values.to_vec(), kept.awaited)
+        (ms, values.to_vec(), awaited)
     });
     each.collect()
+}
+
+/// A node without a profile, which never reported its state, is no subject of commands.
+#[test]
+fn a_plain_client_without_a_profile_gets_no_commands() {
+    let mut alarm = rule("r", "x > 1");
+    alarm.times.for_us = 0;
+    alarm.effect.set =
+        BTreeMap::from([(("cooling".to_owned(), "fan".to_owned()), Value::Bool(true))]);
+    alarm.effect.pull = vec!["environment/x".to_owned()];
+    let mut world = World::new(vec![alarm], &["n"]);
+    let plain = NodeSpec { has_profile: false, ..spec() };
+    world.controller.set_node(&id("n"), Some(Arc::new(plain)), world.now_us);
+    world.read("n", 5, 1);
+    world.pass(60 * S);
+    assert_eq!(world.sent, []);
+    assert!(world.desired.get("n").is_none_or(String::is_empty));
+    let told = world.explain("n");
+    assert_eq!((&told["takesCommands"], &told["desired"]["pmin"]), (&json!(false), &json!(200)));
+    assert_eq!(
+        told["sentence"],
+        "n has no node profile, so no commands are sent to it; it is to send every 200 ms (rule `r`)"
+    );
+    // Once it reports its state it is known to understand them.
+    world.state("n", 1, 1000, 0);
+    let sent = world.take("n");
+    assert!(sent.iter().any(|body| body.contains("period=200")), "{sent:?}");
+    assert!(sent.iter().any(|body| body.ends_with("act fan true")), "{sent:?}");
+}
+
+#[test]
+fn a_node_that_is_declared_before_its_twin_is_created_is_decided() {
+    let mut world = World::new(Vec::new(), &[]);
+    world.controller.set_node(&id("n"), Some(Arc::new(spec())), world.now_us);
+    world.settle();
+    world.change("n", TwinChange::Modify(Path::Thing, json!({})), Origin::Runtime);
+    assert_eq!(world.feature("n")["desiredProperties"]["pmin"], 1000);
+    assert!(world.explain("n")["sentence"].as_str().unwrap().contains("has not connected yet"));
+    // And again if the twin is made anew, without another word of the manifest.
+    world.change("n", TwinChange::Delete(Path::Thing), Origin::Client);
+    assert!(world.controller.explain(&id("n"), world.now_us).is_none());
+    world.change("n", TwinChange::Modify(Path::Thing, json!({})), Origin::Runtime);
+    assert_eq!(world.feature("n")["desiredProperties"]["pmin"], 1000);
+}
+
+/// Many nodes, of which the last has a fan that a rule sets, and a rule over all of them.
+fn crowd(many: usize) -> World {
+    let all = Rule { each: false, times: Times::default(), ..rule("all", "any(motion)") };
+    let mut fan = rule("fan", "x > 1");
+    fan.times = Times::default();
+    fan.effect.asked = Asked::default();
+    fan.effect.set =
+        BTreeMap::from([(("cooling".to_owned(), "fan".to_owned()), Value::Bool(true))]);
+    let names: Vec<String> = (0..many).map(|n| format!("n-{n:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut world = World::new(vec![all, fan], &names);
+    for name in names {
+        world.state(name, 1, 1000, 0);
+    }
+    world.sent.clear();
+    world
+}
+
+/// A command to an actuator is in the very next settling, and that decides few nodes, however many
+/// wait for a transmission.
+#[test]
+fn an_actuator_waits_for_no_transmission() {
+    let many = 3 * settle::SETTLE_MAX;
+    let mut world = crowd(many);
+    let reading = |world: &mut World, name: &str, values: Value| {
+        let values = values.as_object().unwrap().clone();
+        let change = TwinChange::Reading { values, stamp: None };
+        world.submit(&id(name), change, Origin::Node);
+    };
+    reading(&mut world, "n-00000", json!({"pir": {"motion": true}}));
+    reading(&mut world, &format!("n-{:05}", many - 1), json!({"environment": {"x": 5}}));
+    let first = world.controller.settle(world.now_us);
+    assert!(first.messages[0].text.contains(" act fan true"), "{:?}", first.messages[0]);
+    // One act, and a transmission for each node.
+    let commands = |effects: &Effects| effects.messages.iter().filter(|one| !one.desired).count();
+    assert!(commands(&first) <= settle::SETTLE_MAX + 1, "{}", commands(&first));
+    assert!(first.documents.len() <= settle::SETTLE_MAX + 1, "{}", first.documents.len());
+    let mut sent = commands(&first);
+    let mut settlings = 1;
+    while world.controller.has_work() {
+        assert_eq!(world.controller.due(), Some(world.now_us), "the rest is not forgotten");
+        sent += commands(&world.controller.settle(world.now_us));
+        settlings += 1;
+    }
+    assert_eq!((sent, settlings), (many + 1, 3));
+}
+
+/// Something that the controller is given, in any order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Given {
+    Declared,
+    Rules,
+    Created,
+    Read,
+    State,
+}
+
+fn order() -> impl Strategy<Value = Vec<Given>> {
+    let all = vec![Given::Declared, Given::Rules, Given::Created, Given::Read, Given::State];
+    // A reading or a state reaches the controller only after the twin was made.
+    Just(all).prop_shuffle().prop_map(|mut all| {
+        let twin = |given: &Given| *given >= Given::Created;
+        let places: Vec<usize> = (0..all.len()).filter(|at| twin(&all[*at])).collect();
+        let created = all.iter().position(|given| *given == Given::Created);
+        all.swap(places[0], created.unwrap());
+        all
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// In whatever order a node is declared, its twin is created, it sends, and rules are set: what
+    /// is known and desired in the end is the same.
+    #[test]
+    fn the_order_of_inputs_does_not_matter(order in order(), settles in any::<[bool; 5]>()) {
+        let play = |order: &[Given], settles: &[bool]| {
+            let mut world = World::new(Vec::new(), &[]);
+            let mut fast = rule("fast", "x > 1 && node.online");
+            fast.times = Times::default();
+            for (given, settles) in order.iter().zip(settles) {
+                let thing = json!({"attributes": {"labels": {"room": "north"}}});
+                match given {
+                    Given::Declared => {
+                        let spec = Some(Arc::new(spec()));
+                        world.controller.set_node(&id("n"), spec, world.now_us);
+                    }
+                    Given::Rules => world.controller.set_rules(vec![fast.clone()], world.now_us),
+                    Given::Created => {
+                        let change = TwinChange::Modify(Path::Thing, thing);
+                        world.submit(&id("n"), change, Origin::Runtime);
+                    }
+                    Given::Read => {
+                        let values = json!({"environment": {"x": 5}}).as_object().unwrap().clone();
+                        let change = TwinChange::Reading { values, stamp: None };
+                        world.submit(&id("n"), change, Origin::Node);
+                    }
+                    Given::State => {
+                        let tx = json!({"program": "interval", "pmin": 1000, "pmax": 1000});
+                        let state = json!({"k": "b", "up": 1, "boot": 1, "lease": 60, "tx": tx});
+                        let uplink = Uplink::decode(&state.to_string()).unwrap();
+                        world.controller.uplink(&id("n"), &uplink, world.now_us);
+                    }
+                }
+                if *settles {
+                    world.settle();
+                }
+            }
+            world.settle();
+            let told = world.explain("n");
+            let shown = world.feature("n");
+            let of = |key: &str| told[key].clone();
+            let reported = shown["properties"].clone();
+            let pmin = shown["desiredProperties"]["pmin"].clone();
+            let sent = world.take("n").iter().any(|body| body.contains("period=200"));
+            (of("desired"), of("presence"), of("fields"), reported, pmin, sent)
+        };
+        let natural = [Given::Declared, Given::Rules, Given::Created, Given::State, Given::Read];
+        let expected = play(&natural, &[true; 5]);
+        prop_assert_eq!(&expected.4, &json!(200));
+        prop_assert!(expected.5);
+        prop_assert_eq!(play(&order, &settles), expected);
+    }
 }

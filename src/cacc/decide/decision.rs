@@ -21,7 +21,7 @@ pub const HOLD_UP_US: i64 = 30_000_000;
 /// What was decided for a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
-    /// How the node should talk.
+    /// How the node should transmit.
     pub tx: Arc<Tx>,
     /// The edge asks at this interval, ms: program `schedule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,10 +30,10 @@ pub struct Decision {
     pub generation: u32,
     /// When `tx` last changed, microseconds since 1970.
     pub changed_us: i64,
-    /// The rules that have raised once: name, and since when they are in force.
+    /// The rules that have raised once: name, and since when they are active.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub raised: Vec<(Arc<str>, i64)>,
-    /// A person's word is in it.
+    /// A client's override is in it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub steered: bool,
     /// Why it is fixed, if it is.
@@ -47,14 +47,28 @@ pub struct Decision {
     pub target: Option<(Arc<Tx>, i64)>,
 }
 
+impl Decision {
+    /// Whether it is another one in nothing but what waits.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.tx == other.tx
+            && self.schedule == other.schedule
+            && self.generation == other.generation
+            && self.changed_us == other.changed_us
+            && self.raised == other.raised
+            && self.steered == other.steered
+            && self.safety == other.safety
+            && self.share == other.share
+    }
+}
+
 /// What a decision about a node starts from.
 #[derive(Debug)]
 pub struct Input<'a> {
     /// The node.
     pub spec: &'a Arc<NodeSpec>,
-    /// What a person asks, or nothing.
+    /// What a client asks, or nothing.
     pub user: &'a Asked,
-    /// The rules in force, in any order.
+    /// The active rules, in any order.
     pub active: Vec<Layer<'a>>,
     /// What safety needs to know.
     pub standing: Standing,
@@ -62,18 +76,28 @@ pub struct Input<'a> {
     pub previous: Option<&'a Decision>,
 }
 
+/// A decision, and who is behind it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decided {
+    /// The decision.
+    pub decision: Decision,
+    /// The strongest of those that set a field of the transmission.
+    pub by: Winner,
+}
+
 /// What is asked for, before hysteresis.
 #[derive(Debug, Clone)]
 struct Target {
+    by: Winner,
     tx: Arc<Tx>,
     schedule: Option<u32>,
     safety: Option<Safety>,
     share: Share,
 }
 
-/// Decides for many nodes; `None` for those whose last decision stands as it is. The same as
-/// [`decide_node`] for each, but like nodes with the same rules in force share the work.
-pub fn decide(inputs: &mut [Input<'_>], now_us: i64) -> Vec<Option<Decision>> {
+/// Decides for many nodes; `None` for those whose last decision still applies. The same as
+/// [`decide_node`] for each, but like nodes with the same active rules share the work.
+pub fn decide(inputs: &mut [Input<'_>], now_us: i64) -> Vec<Option<Decided>> {
     // Addresses stand for what they point to, which outlives this call.
     type Same = (usize, bool, Vec<usize>);
     let mut targets: HashMap<Same, Target> = HashMap::new();
@@ -91,7 +115,7 @@ pub fn decide(inputs: &mut [Input<'_>], now_us: i64) -> Vec<Option<Decision>> {
                 Some(target) => {
                     let target: Target = target.clone();
                     if let Some(safety) = target.safety {
-                        input.active.retain(|layer| safety.hears(layer));
+                        input.active.retain(|layer| safety.permits(layer));
                     }
                     target
                 }
@@ -105,15 +129,18 @@ pub fn decide(inputs: &mut [Input<'_>], now_us: i64) -> Vec<Option<Decision>> {
             aim(input, None)
         };
         decided.push(match input.previous {
-            Some(previous) if stands(input, previous, &target, now_us) => None,
-            _ => Some(conclude(input, target, now_us, None)),
+            Some(previous) if applies(input, previous, &target, now_us) => None,
+            _ => Some(Decided {
+                by: target.by.clone(),
+                decision: finish(input, target, now_us, None),
+            }),
         });
     }
     decided
 }
 
 /// Whether a decision is what would be decided now, to the last field.
-fn stands(input: &Input<'_>, previous: &Decision, target: &Target, now_us: i64) -> bool {
+fn applies(input: &Input<'_>, previous: &Decision, target: &Target, now_us: i64) -> bool {
     let raised = previous.raised.len() == input.active.len()
         && previous
             .raised
@@ -134,31 +161,35 @@ fn stands(input: &Input<'_>, previous: &Decision, target: &Target, now_us: i64) 
 /// Decides for one node.
 ///
 /// * `now_us`: microseconds since 1970.
-/// * `reasons`: where to say why.
+/// * `reasons`: where the reasons go.
 pub fn decide_node(input: &Input<'_>, now_us: i64, mut reasons: Option<&mut Reasons>) -> Decision {
     let mut input = Input { active: input.active.clone(), ..*input };
     order(&mut input.active);
     let target = aim(&mut input, reasons.as_deref_mut());
-    conclude(&input, target, now_us, reasons)
+    finish(&input, target, now_us, reasons)
 }
 
-/// Safety, rules and programs: what is asked for. The rules in force are in order; those that are
-/// not heard are left out from here on.
+/// Safety, rules and programs: what is asked for. The active rules are in order; those that are
+/// that do not apply are left out from here on.
 fn aim(input: &mut Input<'_>, mut reasons: Option<&mut Reasons>) -> Target {
     let safety = Safety::of(input.standing, &input.active);
     let share = Share::of(safety, &input.active, reasons.as_deref_mut());
+    let isolates = input.active.iter().find(|layer| layer.effect.quarantine.is_some());
+    let isolated_by = isolates
+        .filter(|_| safety == Some(Safety::Quarantined))
+        .map(|layer| layer.name.to_string());
     if let Some(safety) = safety {
         if let Some(reasons) = &mut reasons {
-            let unheard =
-                |layer: &&Layer<'_>| !safety.hears(layer) && !layer.effect.asked.is_empty();
-            reasons.refusals.extend(input.active.iter().filter(unheard).map(|layer| Refusal {
+            let suspended =
+                |layer: &&Layer<'_>| !safety.permits(layer) && !layer.effect.asked.is_empty();
+            reasons.refusals.extend(input.active.iter().filter(suspended).map(|layer| Refusal {
                 reason: safety.reason(),
                 by: Winner::Rule(layer.name.to_string()),
-                message: safety.unheard().to_owned(),
-                unheard: true,
+                message: safety.suspended().to_owned(),
+                suspended: true,
             }));
         }
-        input.active.retain(|layer| safety.hears(layer));
+        input.active.retain(|layer| safety.permits(layer));
     }
     let held = input.previous.filter(|_| safety == Some(Safety::Held));
     if let Some(previous) = held.filter(|_| input.user.is_empty()) {
@@ -167,14 +198,20 @@ fn aim(input: &mut Input<'_>, mut reasons: Option<&mut Reasons>) -> Target {
             reasons.winners.extend(fields);
         }
         let (tx, schedule) = (previous.tx.clone(), previous.schedule);
-        return Target { tx, schedule, safety, share };
+        return Target { by: Winner::Hold, tx, schedule, safety, share };
     }
     let as_it_was = held.map(|previous| asked_of(&previous.tx, previous.schedule));
-    let (tx, schedule) = target(input.spec, input.user, &input.active, as_it_was.as_ref(), reasons);
-    Target { tx: Arc::new(tx), schedule, safety, share }
+    let (tx, schedule, by) =
+        target(input.spec, input.user, &input.active, as_it_was.as_ref(), reasons);
+    let by = match (isolated_by, by) {
+        // A rule that isolates the node is why it is as nobody asks.
+        (Some(rule), Winner::Default) => Winner::Rule(rule),
+        (_, by) => by,
+    };
+    Target { by, tx: Arc::new(tx), schedule, safety, share }
 }
 
-/// What would have to be asked for so that a node talks like this.
+/// What would have to be asked for so that a node transmits like this.
 pub fn asked_of(tx: &Tx, schedule: Option<u32>) -> Asked {
     let settings = |tx: &Tx| Settings {
         program: Some(tx.program.clone()),
@@ -207,15 +244,15 @@ pub fn asked_of(tx: &Tx, schedule: Option<u32>) -> Asked {
     Asked { all, properties }
 }
 
-/// The decision, of what is asked for; the rules that are heard are in order.
-fn conclude(
+/// The decision, of what is asked for; the rules that apply are in order.
+fn finish(
     input: &Input<'_>,
     target: Target,
     now_us: i64,
     reasons: Option<&mut Reasons>,
 ) -> Decision {
     let Input { spec, user, active, previous, .. } = input;
-    let Target { tx, schedule, safety, share } = target;
+    let Target { tx, schedule, safety, share, .. } = target;
     let steered = !user.is_empty();
     let mut new = Decision {
         tx,
@@ -234,7 +271,7 @@ fn conclude(
         previous.raised.iter().any(|(other, at_us)| other == name && since_us <= *at_us)
     };
     if steered {
-        // A rule that is not heard has its raise still before it.
+        // A rule that does not apply has its raise still before it.
         new.raised.retain(|(name, since_us)| had(name, *since_us));
     }
     // A clock that was set back must not make a raise wait for ever.
@@ -252,7 +289,7 @@ fn conclude(
             let by = reasons.winners.get("pmin").cloned().unwrap_or(Winner::Default);
             let message =
                 format!("a raise waits until {} s after the last change", HOLD_UP_US / 1_000_000);
-            reasons.refusals.push(Refusal { reason: "HoldUp", by, message, unheard: false });
+            reasons.refusals.push(Refusal { reason: "HoldUp", by, message, suspended: false });
         }
         // Rules that ended are forgotten; those that go on have had their raise.
         new.raised.retain(|(name, since_us)| had(name, *since_us));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cacc::rule::Effect;
 
-/// A rule in force for a node.
+/// An active rule of a node.
 #[derive(Debug, Clone, Copy)]
 pub struct Layer<'a> {
     /// The rule's name.
@@ -19,7 +19,7 @@ pub struct Layer<'a> {
     pub effect: &'a Effect,
 }
 
-/// Puts rules in the order in which they are heard.
+/// Puts rules in the order in which they apply.
 pub fn order(active: &mut [Layer<'_>]) {
     active.sort_by(|a, b| {
         (b.priority, b.specificity)

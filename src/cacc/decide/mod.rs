@@ -1,15 +1,15 @@
-//! The decision: how each node should talk, of what is asked for it. Pure.
+//! The decision: how each node should transmit, of what is asked for it. Pure.
 //!
 //! [`decide_node`] goes in this order:
-//! 1. *Safety* ([`safety`]) says whether rules are heard at all.
-//! 2. *Rules*: the layers that ask something of a node are what a person wrote into
-//!    `desiredProperties` (cause `user`), the rules in force, and the node's default. Each field of
+//! 1. *Safety* ([`safety`]) says whether rules apply at all.
+//! 2. *Rules*: the layers that ask something of a node are what a client wrote into
+//!    `desiredProperties` (cause `user`), the active rules, and the node's default. Each field of
 //!    each property is taken from the first layer that sets it; rules stand in order of priority,
 //!    then of the more specific target, then of their names. They also give the node's [`Share`].
 //! 3. *Programs*: the first that the node has, and the profile's bounds.
 //! 4. *Hysteresis*: what lowers the load acts at once, what raises it waits until [`HOLD_UP_US`]
-//!    after the node's last change, except that a rule which just took hold, or is heard again,
-//!    raises once without waiting, and a person always.
+//!    after the node's last change, except that a rule which just became active, or applies again,
+//!    raises once without waiting, and a client always.
 //!
 //! Not here: the link budget. It goes between programs and hysteresis, and lowers what the layers
 //! ask for by their shares; [`Decision::target`] is what it will start from.
@@ -31,7 +31,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use decision::{Decision, HOLD_UP_US, Input, asked_of, decide, decide_node};
+pub use decision::{Decided, Decision, HOLD_UP_US, Input, asked_of, decide, decide_node};
 pub use layer::{Layer, order};
 pub use reasons::{Reasons, Refusal, Winner, is_share};
 pub use share::Share;

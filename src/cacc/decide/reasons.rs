@@ -1,18 +1,30 @@
 //! Why a decision is as it is: who set each field, and what was refused.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-/// Whose word a field is.
+/// Who set a field.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Winner {
-    /// A person's, through `desiredProperties`.
+    /// A client, through `desiredProperties`.
     User,
-    /// A rule's.
+    /// A rule.
     Rule(String),
-    /// Nobody's: the node is held as it was.
+    /// Nobody: the node is held as it was.
     Hold,
-    /// The twin's or the profile's.
+    /// The twin or the profile.
     Default,
+}
+
+impl fmt::Display for Winner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+            Self::Hold => "hold",
+            Self::Default => "default",
+            Self::Rule(name) => name,
+        })
+    }
 }
 
 /// Something that was asked for and is not so.
@@ -24,14 +36,14 @@ pub struct Refusal {
     pub by: Winner,
     /// One sentence.
     pub message: String,
-    /// Nothing of what the rule asks of the transmission is heard.
-    pub unheard: bool,
+    /// Nothing of what the rule asks of the transmission applies.
+    pub suspended: bool,
 }
 
 /// Why a decision is as it is.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Reasons {
-    /// Whose word each field is: `pmin`, or `temperature.st`.
+    /// Who set each field: `pmin`, or `temperature.st`.
     pub winners: BTreeMap<String, Winner>,
     /// What is not as asked.
     pub refusals: Vec<Refusal>,

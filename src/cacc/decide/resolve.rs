@@ -13,18 +13,20 @@ pub(super) fn target(
     active: &[Layer<'_>],
     held: Option<&Asked>,
     reasons: Option<&mut Reasons>,
-) -> (Tx, Option<u32>) {
+) -> (Tx, Option<u32>, Winner) {
     let rules = active.iter().map(|layer| &layer.effect.asked);
     let layers: Vec<&Asked> =
         std::iter::once(user).chain(rules).chain(held).chain([&spec.default]).collect();
-    let mut resolver = Resolver { spec, layers, active, held: held.is_some(), reasons };
+    let strongest = layers.len();
+    let held = held.is_some();
+    let mut resolver = Resolver { spec, layers, active, held, strongest, reasons };
     let (base, schedule) = resolver.resolve(None);
     let Resolved { program, pmin, pmax, .. } = base;
     let mut tx = Tx::new(program, pmin, pmax);
     let per_property = resolver.layers.iter().any(|asked| !asked.properties.is_empty());
     let thresholds = tx.program == Program::OnChange;
     if !per_property && !thresholds {
-        return (tx, schedule);
+        return (tx, schedule, resolver.winner(resolver.strongest));
     }
     let mut groups: Vec<(Vec<String>, Tx)> = Vec::new();
     for property in resolver.properties() {
@@ -51,7 +53,7 @@ pub(super) fn target(
     }
     groups.sort_by(|a, b| a.0.cmp(&b.0));
     tx.groups = Pairs(groups.into_iter().map(|(names, tx)| (names.join(","), tx)).collect());
-    (tx, schedule)
+    (tx, schedule, resolver.winner(resolver.strongest))
 }
 
 /// What holds for one property, or for all that have nothing of their own.
@@ -71,6 +73,8 @@ struct Resolver<'a> {
     active: &'a [Layer<'a>],
     /// The last layer but one is what the node was.
     held: bool,
+    /// The strongest layer that sets a field.
+    strongest: usize,
     reasons: Option<&'a mut Reasons>,
 }
 
@@ -113,13 +117,17 @@ impl<'a> Resolver<'a> {
     }
 
     fn note(&mut self, property: Option<&Measured>, field: &str, layer: Option<usize>) {
+        self.strongest = self.strongest.min(layer.unwrap_or(self.layers.len()));
+        if self.reasons.is_none() {
+            return;
+        }
         let by = layer.map_or(Winner::Default, |layer| self.winner(layer));
         if let Some(reasons) = &mut self.reasons {
             let key = match property {
                 Some(property) => format!("{}.{field}", property.name),
                 None => field.to_owned(),
             };
-            // What a property shares with all is said once.
+            // What a property shares with all is listed once.
             let shared = property.is_some() && reasons.winners.get(field) == Some(&by);
             if !shared {
                 reasons.winners.insert(key, by);
@@ -130,7 +138,7 @@ impl<'a> Resolver<'a> {
     fn refuse(&mut self, reason: &'static str, layer: usize, message: String) {
         let by = self.winner(layer);
         if let Some(reasons) = &mut self.reasons {
-            let refusal = Refusal { reason, by, message, unheard: false };
+            let refusal = Refusal { reason, by, message, suspended: false };
             if !reasons.refusals.contains(&refusal) {
                 reasons.refusals.push(refusal);
             }
@@ -168,7 +176,7 @@ impl<'a> Resolver<'a> {
         let every = program == Program::Interval
             || matches!(&program, Program::Other(word) if word == SCHEDULE);
         if every {
-            // One period: the word of the stronger layer.
+            // One period: that of the stronger layer.
             let period = match (pmin, pmax) {
                 (Some(least), Some(most)) if most.0 < least.0 => Some(most),
                 (least, most) => least.or(most),
@@ -178,7 +186,7 @@ impl<'a> Resolver<'a> {
         } else if let Some((layer, _)) = pmax
             && layer > by
         {
-            // The silence of another program says nothing about this one.
+            // The longest silence of another program does not apply to this one.
             let (_, weaker) = self.program(by + 1, property);
             pmax = pmax.filter(|_| weaker == program);
         }

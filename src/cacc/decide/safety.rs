@@ -1,15 +1,15 @@
 //! Safety, the first step of the decision: when a node's transmission is fixed, whatever rules ask.
 //! Pure.
 //!
-//! | state | since | how the node talks |
+//! | state | since | how the node transmits |
 //! |---|---|---|
-//! | `Quarantined` | a rule in force says `quarantine: true`, and no stronger one `false` | its default; no rule is heard, and it has no share of a budget |
-//! | `Held` | a person wrote `hold: true` into `desiredProperties` | as it did; no rule is heard |
-//! | `LowBattery` | its battery fell below the profile's `low`, until it is [`RECOVERED`] above | its default; only rules of class `safety` are heard |
+//! | `Quarantined` | an active rule says `quarantine: true`, and no stronger one `false` | its default; no rule applies, and it has no share of a budget |
+//! | `Held` | a client wrote `hold: true` into `desiredProperties` | as it did; no rule applies |
+//! | `LowBattery` | its battery fell below the profile's `low`, until it is [`RECOVERED`] above | its default; only rules of class `safety` apply |
 //!
-//! The uppermost that holds counts. A person's `desiredProperties` are heard in all of them.
+//! The uppermost that holds counts. A client's `desiredProperties` apply in all of them.
 //!
-//! A node that is lost is none of these: it falls back to its default by itself when its lease is
+//! An offline node is in none of these states: it falls back to its default by itself when its lease is
 //! over, and what is decided meanwhile is what it finds when it comes back.
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub const RECOVERED: u8 = 5;
 pub enum Safety {
     /// A rule isolates the node.
     Quarantined,
-    /// A person wants it left as it is.
+    /// A client wants it left as it is.
     Held,
     /// Its battery is low.
     LowBattery,
@@ -36,7 +36,7 @@ pub enum Safety {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Standing {
-    /// A person wants it left as it is.
+    /// A client wants it left as it is.
     pub held: bool,
     /// Its battery is low.
     pub low: bool,
@@ -52,7 +52,7 @@ impl Standing {
 impl Safety {
     /// The state that a node is in.
     ///
-    /// * `active`: the rules in force, the strongest first.
+    /// * `active`: the active rules, the strongest first.
     pub fn of(standing: Standing, active: &[Layer<'_>]) -> Option<Self> {
         let quarantined = active.iter().find_map(|layer| layer.effect.quarantine);
         match standing {
@@ -63,20 +63,20 @@ impl Safety {
         }
     }
 
-    /// Whether a rule is heard nevertheless.
-    pub fn hears(self, layer: &Layer<'_>) -> bool {
+    /// Whether a rule applies nevertheless.
+    pub fn permits(self, layer: &Layer<'_>) -> bool {
         self == Self::LowBattery && layer.effect.class == Some(Class::Safety)
     }
 
-    /// Which rules are not heard, in words.
-    pub fn unheard(self) -> &'static str {
+    /// Which rules do not apply, for people.
+    pub fn suspended(self) -> &'static str {
         match self {
-            Self::LowBattery => "only rules of class `safety` are heard about this node now",
-            Self::Quarantined | Self::Held => "rules are not heard about this node now",
+            Self::LowBattery => "only rules of class `safety` apply to this node now",
+            Self::Quarantined | Self::Held => "rules do not apply to this node now",
         }
     }
 
-    /// What is not heard is refused for this reason.
+    /// What does not apply is refused for this reason.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Quarantined => "Quarantined",
@@ -89,7 +89,7 @@ impl Safety {
 /// Whether a battery is low now.
 ///
 /// * `was`: whether it was.
-/// * `percent`: what the node says; `None` if it says nothing.
+/// * `percent`: what the node reports; `None` if it reports nothing.
 /// * `low`: the profile's threshold; `None` if it has no battery.
 pub fn is_low(was: bool, percent: Option<u8>, low: Option<u8>) -> bool {
     match (percent, low) {

@@ -23,12 +23,12 @@ impl Default for Share {
 }
 
 impl Share {
-    /// Whether no rule says anything of it.
+    /// Whether no rule changes it.
     pub fn is_usual(&self) -> bool {
         *self == Self::default()
     }
 
-    /// By the rules in force, the strongest first.
+    /// By the active rules, the strongest first.
     pub(super) fn of(
         safety: Option<Safety>,
         active: &[Layer<'_>],

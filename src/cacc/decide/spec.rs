@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::cacc::rule::Asked;
 use crate::wire::Program;
 
-/// What a node sends as long as nobody says anything, ms: a reading every ten seconds.
+/// The period of a node for which nobody sets one, ms: a reading every ten seconds.
 pub const PERIOD_DEFAULT_MS: u32 = 10_000;
 
 /// The program by which the edge asks at intervals: the node runs `on-request`.
@@ -16,7 +16,9 @@ pub const SCHEDULE: &str = "schedule";
 /// What is known of a node by its twin and its profile.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct NodeSpec {
-    /// How it talks by itself: the twin's transmission over the profile's.
+    /// A profile describes the node. One without may be a plain client that knows no commands.
+    pub has_profile: bool,
+    /// How it transmits by itself: the twin's transmission over the profile's.
     pub default: Asked,
     /// Its programs; empty: all.
     pub programs: Vec<Program>,
@@ -24,7 +26,7 @@ pub struct NodeSpec {
     pub pmin_least: u32,
     /// Longest silence that the profile allows, ms; 0: any.
     pub pmax_most: u32,
-    /// How long it goes without a word before it falls back, s.
+    /// How long it goes without a message before it falls back, s.
     pub lease_s: u32,
     /// Its battery is low below this, percent; `None`: it has none.
     pub battery_low: Option<u8>,

@@ -20,6 +20,7 @@ fn spec() -> NodeSpec {
         range,
     };
     NodeSpec {
+        has_profile: true,
         default: Asked {
             all: Settings {
                 program: Some(Program::Interval),
@@ -101,20 +102,20 @@ fn a_rule_raises_once_and_then_waits() {
     let high = layer("high", 9, S, &slow);
     let slowed = decide(&[low, high], Some(&first), S);
     assert_eq!(slowed.tx.pmin, Some(5000));
-    // `low` had its raise, so its word waits.
+    // `low` had its raise, so it waits.
     let waits = decide(&[low], Some(&slowed), 2 * S);
     assert_eq!(waits.tx.pmin, Some(5000));
     let (target, due) = waits.target.clone().unwrap();
     assert_eq!((target.pmin, due), (Some(200), S + HOLD_UP_US));
     assert_eq!(decide(&[low], Some(&waits), due - 1).tx.pmin, Some(5000));
     assert_eq!(decide(&[low], Some(&waits), due).tx.pmin, Some(200));
-    // A rule that takes hold anew has its own raise.
+    // A rule that becomes active anew has its own raise.
     let anew = layer("low", 0, 3 * S, &fast);
     assert_eq!(decide(&[anew], Some(&waits), 3 * S).tx.pmin, Some(200));
 }
 
 #[test]
-fn each_field_is_the_word_of_the_strongest_that_says_it() {
+fn each_field_is_set_by_the_strongest_that_sets_it() {
     let mut wide = asks(Settings {
         program: Some(Program::OnChange),
         pmax: Some(900_000),
@@ -152,7 +153,7 @@ fn each_field_is_the_word_of_the_strongest_that_says_it() {
 }
 
 #[test]
-fn a_program_that_the_node_lacks_is_refused_and_the_next_word_counts() {
+fn a_program_that_the_node_lacks_is_refused_and_the_next_layer_counts() {
     let effect = asks(Settings { program: Some(Program::Features), ..Settings::default() });
     let mut reasons = Reasons::default();
     let user = Asked::default();
@@ -172,7 +173,7 @@ fn a_schedule_is_asked_for_by_the_edge() {
 }
 
 #[test]
-fn a_person_is_heard_before_all_rules_and_at_once() {
+fn a_client_override_applies_before_all_rules_and_at_once() {
     let effect = asks(every(5000));
     let layers = [layer("r", 1000, 0, &effect)];
     let first = decide(&layers, None, 0);
@@ -278,7 +279,7 @@ proptest! {
         prop_assert_eq!(told, second);
     }
 
-    /// Many nodes are decided as each is alone, and what stands is left as it is.
+    /// Many nodes are decided as each is alone, and what applies is left as it is.
     #[test]
     fn many_are_decided_as_each_is_alone(
         sets in prop::collection::vec(
@@ -307,7 +308,7 @@ proptest! {
             .collect();
         let together = super::decide(&mut inputs, now);
         for ((together, alone), before) in together.into_iter().zip(alone).zip(&before) {
-            prop_assert_eq!(together.unwrap_or_else(|| before.clone()), alone);
+            prop_assert_eq!(together.map_or_else(|| before.clone(), |one| one.decision), alone);
         }
     }
 
@@ -338,7 +339,7 @@ proptest! {
         prop_assert!(decision.generation <= first + 1);
     }
 
-    /// I10: a node in quarantine has no weight, and no rule is heard about it.
+    /// I10: a node in quarantine has no weight, and no rule applies about it.
     #[test]
     fn quarantine_isolates(rules in arbitrary_rules(), held in any::<bool>()) {
         let mut all = layers(&rules);
@@ -366,7 +367,7 @@ proptest! {
         let held = one(&user, standing, &layers(&rules), Some(&was), 60 * S, None);
         prop_assert_eq!((&held.tx, held.schedule), (&was.tx, was.schedule));
         prop_assert_eq!(held.generation, was.generation);
-        // And when it is not held any more, rules are heard at once.
+        // And when it is not held any more, rules apply at once.
         let free = one(&user, Standing::default(), &layers(&rules), Some(&held), 61 * S, None);
         let as_new = decide(&layers(&rules), None, 0);
         if rules.iter().any(|(.., effect)| !effect.asked.is_empty()) {
@@ -374,9 +375,9 @@ proptest! {
         }
     }
 
-    /// Of a node whose battery is low only rules of class `safety` are heard.
+    /// Of a node whose battery is low only rules of class `safety` apply.
     #[test]
-    fn a_low_battery_hears_only_safety(rules in arbitrary_rules()) {
+    fn a_low_battery_permits_only_safety(rules in arbitrary_rules()) {
         let mut rules = rules;
         for (at, rule) in rules.iter_mut().enumerate() {
             rule.4.class = (at % 2 == 0).then_some(Class::Safety);

@@ -1,4 +1,4 @@
-//! What is decided, as one plain sentence. One template a cause; nothing here decides anything.
+//! How a node transmits and why, as one sentence. Nothing here decides anything.
 
 use crate::base::time::rfc3339;
 use crate::base::units::Duration;
@@ -9,54 +9,56 @@ use crate::wire::{Program, Tx};
 pub struct Situation<'a> {
     /// The node's name.
     pub node: &'a str,
-    /// How it is to talk.
+    /// How it is to transmit.
     pub desired: &'a Tx,
     /// At which interval the edge asks, ms.
     pub schedule: Option<u32>,
-    /// How it says that it talks.
+    /// How it reports that it transmits.
     pub reported: Option<&'a Tx>,
     /// Since when that is desired, microseconds since 1970.
     pub since_us: i64,
     /// Now, microseconds since 1970.
     pub now_us: i64,
-    /// Whose word it is.
-    pub cause: Cause<'a>,
-    /// How far it is.
+    /// Why.
+    pub because: Because<'a>,
+    /// How far the node is.
     pub progress: Progress<'a>,
 }
 
-/// Whose word a transmission is.
+/// Why a transmission is desired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause<'a> {
-    /// A rule's whose condition holds, or that holds until then, microseconds since 1970.
+pub enum Because<'a> {
+    /// A rule's condition holds, or the rule stays active until then, microseconds since 1970.
     Rule(&'a str, Option<i64>),
-    /// A person's.
+    /// A client asked for it.
     User,
-    /// Nobody's: it is the default.
+    /// It is the default.
     Default,
-    /// Nobody's: a person wants it left as it is.
+    /// A client wants it left as it is.
     Held,
-    /// A rule's of this name, which isolates the node.
+    /// The rule of this name isolates the node.
     Quarantined(&'a str),
-    /// Nobody's: its battery is low.
+    /// The battery is low.
     LowBattery,
-    /// A rule's that is over, while the return waits until then, microseconds since 1970.
+    /// A rule ended, and what follows waits until then, microseconds since 1970.
     Waiting(i64),
 }
 
 /// How far a node is on the way to what is desired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// It is there.
-    There,
-    /// It is being told.
-    Told,
-    /// It was never heard of.
-    Unheard,
-    /// It sends readings, and has never said how it talks.
-    Mute,
-    /// It is away since then, microseconds since 1970.
-    Away(i64),
+    /// It transmits as desired.
+    Done,
+    /// A command is under way.
+    Commanded,
+    /// No message ever came from it.
+    NeverSeen,
+    /// It sends readings, and has never reported how it transmits.
+    Unreported,
+    /// It has no profile and has never shown that it knows commands.
+    NoCommands,
+    /// It is offline since then, microseconds since 1970.
+    Offline(i64),
     /// It refused, or did not answer: why.
     Refused(&'a str),
 }
@@ -64,51 +66,54 @@ pub enum Progress<'a> {
 /// The sentence.
 pub fn sentence(about: &Situation<'_>) -> String {
     let Situation { node, since_us, now_us, .. } = *about;
-    let desired = talk(about.desired, about.schedule);
-    let because = match about.cause {
-        Cause::Rule(rule, Some(until_us)) => {
-            format!("because `{rule}` holds for another {}", span(until_us - now_us))
+    let desired = transmission(about.desired, about.schedule);
+    let because = match about.because {
+        Because::Rule(rule, Some(until_us)) => {
+            format!("rule `{rule}`, {} left", span(until_us - now_us))
         }
-        Cause::Rule(rule, None) => format!("because `{rule}` holds"),
-        Cause::User => "because somebody asked for it in `desiredProperties`".to_owned(),
-        Cause::Default => "which is its default: no rule holds".to_owned(),
-        Cause::Held => "because it is held so with `hold` in `desiredProperties`".to_owned(),
-        Cause::Quarantined(rule) => format!("because `{rule}` has it in quarantine"),
-        Cause::LowBattery => "because its battery is low".to_owned(),
-        Cause::Waiting(due_us) => {
-            format!(
-                "and sends more again in {}, so that the load does not swing",
-                span(due_us - now_us)
-            )
-        }
+        Because::Rule(rule, None) => format!("rule `{rule}`"),
+        Because::User => "set in `desiredProperties`".to_owned(),
+        Because::Default => "its default".to_owned(),
+        Because::Held => "held by `hold` in `desiredProperties`".to_owned(),
+        Because::Quarantined(rule) => format!("quarantined by rule `{rule}`"),
+        Because::LowBattery => "its battery is low".to_owned(),
+        Because::Waiting(due_us) => format!(
+            "it sends more again in {}, so that the load does not swing",
+            span(due_us - now_us)
+        ),
     };
     match about.progress {
-        Progress::There => {
-            format!("{node} sends {desired} since {}, {because}.", clock(since_us))
+        Progress::Done => {
+            format!("{node} has been sending {desired} since {} ({because})", clock(since_us))
         }
-        Progress::Told => format!("{node} is being told to send {desired}, {because}."),
-        Progress::Unheard => {
-            format!("{node} was not heard of yet; it is to send {desired}, {because}.")
+        Progress::Commanded => format!("{node} is being set to send {desired} ({because})"),
+        Progress::NeverSeen => {
+            format!("{node} has not connected yet; it is to send {desired} ({because})")
         }
-        Progress::Mute => {
-            format!("{node} has not said how it talks; it is to send {desired}, {because}.")
+        Progress::Unreported => {
+            format!("{node} has not reported how it transmits; it is to send {desired} ({because})")
         }
-        Progress::Away(away_us) => format!(
-            "{node} is away since {}; when it comes back it is to send {desired}, {because}.",
-            clock(away_us)
+        Progress::NoCommands => format!(
+            "{node} has no node profile, so no commands are sent to it; it is to send {desired} \
+             ({because})"
         ),
-        Progress::Refused(why) => {
-            let goes_on = match about.reported {
-                Some(reported) => format!("; it goes on sending {}", talk(reported, None)),
+        Progress::Offline(since_us) => format!(
+            "{node} has been offline since {}; when it reconnects it is to send {desired} \
+             ({because})",
+            clock(since_us)
+        ),
+        Progress::Refused(reason) => {
+            let instead = match about.reported {
+                Some(reported) => format!("; it still sends {}", transmission(reported, None)),
                 None => String::new(),
             };
-            format!("{node} is to send {desired}, {because}, and does not: {why}{goes_on}.")
+            format!("{node} is to send {desired} ({because}) and does not: {reason}{instead}")
         }
     }
 }
 
-/// A transmission in words that follow "sends".
-pub fn talk(tx: &Tx, schedule: Option<u32>) -> String {
+/// A transmission, as it follows "sends".
+pub fn transmission(tx: &Tx, schedule: Option<u32>) -> String {
     let every = |ms: u32| format!("every {}", period(ms));
     let bounds = || match (tx.pmin, tx.pmax) {
         (Some(least), Some(most)) if most > 0 => {
@@ -129,11 +134,9 @@ pub fn talk(tx: &Tx, schedule: Option<u32>) -> String {
         },
         (program, ..) => format!("by the program `{program}`{}", bounds()),
     };
-    let groups = tx
-        .groups
-        .0
-        .iter()
-        .map(|(names, group)| format!("{} {}", names.replace(',', " and "), talk(group, None)));
+    let groups = tx.groups.0.iter().map(|(names, group)| {
+        format!("{} {}", names.replace(',', " and "), transmission(group, None))
+    });
     std::iter::once(whole).chain(groups).collect::<Vec<_>>().join(", and ")
 }
 
@@ -162,7 +165,7 @@ pub fn span(us: i64) -> String {
 
 /// The time of day, UTC.
 fn clock(time_us: i64) -> String {
-    rfc3339(time_us).get(11..19).unwrap_or_default().to_owned()
+    format!("{} UTC", rfc3339(time_us).get(11..19).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -174,49 +177,64 @@ mod tests {
         let tx = Tx::new(Program::Interval, Some(200), Some(200));
         let slow = Tx::new(Program::Interval, Some(1500), Some(1500));
         let since_us = 1_700_000_000_000_000;
+        let rule = Because::Rule("look-closer", Some(since_us + 70_000_000));
         let base = Situation {
-            node: "node-17",
+            node: "north-4",
             desired: &tx,
             schedule: None,
             reported: Some(&slow),
             since_us,
             now_us: since_us + 40_000_000,
-            cause: Cause::Rule("look-closer", Some(since_us + 120_000_000)),
-            progress: Progress::There,
+            because: rule,
+            progress: Progress::Done,
         };
-        let say = |cause, progress| sentence(&Situation { cause, progress, ..base.clone() });
-        let rule = base.cause;
-        assert_eq!(
-            say(rule, Progress::There),
-            "node-17 sends every 200 ms since 22:13:20, because `look-closer` holds for another 80 s."
-        );
-        assert_eq!(
-            say(Cause::Rule("look-closer", None), Progress::Told),
-            "node-17 is being told to send every 200 ms, because `look-closer` holds."
-        );
-        assert_eq!(
-            say(Cause::Default, Progress::Unheard),
-            "node-17 was not heard of yet; it is to send every 200 ms, which is its default: no rule holds."
-        );
-        assert_eq!(
-            say(Cause::Rule("r", None), Progress::Mute),
-            "node-17 has not said how it talks; it is to send every 200 ms, because `r` holds."
-        );
-        assert_eq!(
-            say(Cause::User, Progress::Away(since_us)),
-            "node-17 is away since 22:13:20; when it comes back it is to send every 200 ms, because somebody asked for it in `desiredProperties`."
-        );
-        assert_eq!(
-            say(rule, Progress::Refused("the node says that a value is out of its range: pmin")),
-            "node-17 is to send every 200 ms, because `look-closer` holds for another 80 s, and does not: the node says that a value is out of its range: pmin; it goes on sending every 1.5 s."
-        );
-        let ends = |cause, end: &str| assert!(say(cause, Progress::There).ends_with(end));
-        ends(Cause::Held, "because it is held so with `hold` in `desiredProperties`.");
-        ends(Cause::Quarantined("liar"), "because `liar` has it in quarantine.");
-        ends(Cause::LowBattery, "because its battery is low.");
-        assert_eq!(
-            say(Cause::Waiting(since_us + 50_000_000), Progress::There),
-            "node-17 sends every 200 ms since 22:13:20, and sends more again in 10 s, so that the load does not swing."
+        let say = |because, progress| sentence(&Situation { because, progress, ..base.clone() });
+        let other = Because::Rule("r", None);
+        for (because, progress, expected) in [
+            (
+                rule,
+                Progress::Done,
+                "north-4 has been sending every 200 ms since 22:13:20 UTC (rule `look-closer`, 30 s left)",
+            ),
+            (other, Progress::Commanded, "north-4 is being set to send every 200 ms (rule `r`)"),
+            (
+                Because::Default,
+                Progress::NeverSeen,
+                "north-4 has not connected yet; it is to send every 200 ms (its default)",
+            ),
+            (
+                other,
+                Progress::Unreported,
+                "north-4 has not reported how it transmits; it is to send every 200 ms (rule `r`)",
+            ),
+            (
+                other,
+                Progress::NoCommands,
+                "north-4 has no node profile, so no commands are sent to it; it is to send every 200 ms (rule `r`)",
+            ),
+            (
+                Because::User,
+                Progress::Offline(since_us),
+                "north-4 has been offline since 22:13:20 UTC; when it reconnects it is to send every 200 ms (set in `desiredProperties`)",
+            ),
+            (
+                other,
+                Progress::Refused("the node reports that a value is out of its range: pmin"),
+                "north-4 is to send every 200 ms (rule `r`) and does not: the node reports that a value is out of its range: pmin; it still sends every 1.5 s",
+            ),
+        ] {
+            assert_eq!(say(because, progress), expected);
+        }
+        let ends = |because, end: &str| {
+            let said = say(because, Progress::Done);
+            assert!(said.ends_with(end), "{said}");
+        };
+        ends(Because::Held, "(held by `hold` in `desiredProperties`)");
+        ends(Because::Quarantined("liar"), "(quarantined by rule `liar`)");
+        ends(Because::LowBattery, "(its battery is low)");
+        ends(
+            Because::Waiting(since_us + 50_000_000),
+            "(it sends more again in 10 s, so that the load does not swing)",
         );
     }
 
@@ -234,7 +252,7 @@ mod tests {
             (tx(Program::Features, Some(5000), Some(5000)), None, "a summary every 5 s"),
             (tx(Program::Other("burst".to_owned()), None, None), None, "by the program `burst`"),
         ] {
-            assert_eq!(talk(&tx, schedule), words);
+            assert_eq!(transmission(&tx, schedule), words);
         }
     }
 }

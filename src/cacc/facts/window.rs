@@ -1,7 +1,7 @@
 //! The values of one property over a window of time, kept in buckets.
 //!
 //! A window of length *w* is kept in buckets of *w* / [`BUCKETS`]: memory is bounded whatever the
-//! rate, and what is said of the window covers between *w* and *w* · (1 + 1/[`BUCKETS`]): a value
+//! rate, and its result covers between *w* and *w* · (1 + 1/[`BUCKETS`]): a value
 //! leaves with its whole bucket, at most 3.2 % late. Nothing else is approximated, and the same
 //! values at the same times give the same answer.
 

@@ -218,6 +218,7 @@ fn node(
         })
     });
     NodeSpec {
+        has_profile: twin.node.as_ref().is_some_and(|node| node.profile.is_some()),
         default: Asked { all: default, properties: BTreeMap::new() },
         programs: profile
             .map(|profile| profile.programs.iter().map(|name| Program::from(name.as_str())))
