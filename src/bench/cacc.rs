@@ -1,13 +1,15 @@
 //! The benchmark of the controller: what a condition costs, and what it takes to judge every rule
 //! for every node and to decide every node.
 //!
-//! In this process, on values: no sockets, no disk. Once each rule is about each node, so the whole
-//! product is judged, and once about a tenth of them. A run that does not decide what it has to
-//! fails.
+//! In this process, on values: no sockets, no disk. Once each rule is about each node, and once about
+//! a tenth of them. *Reconsidering* is what follows when nothing but the clock changed: a condition that
+//! reads no age is as it was, and a node whose rules stay as they are keeps its decision; *deciding*
+//! starts from nothing, for every node. Then the same with more and more nodes, where the cost a node
+//! should stay as it is. A run that does not decide what it has to fails.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -15,21 +17,28 @@ use serde_json::json;
 
 use super::{Error, Machine, Watch, failed, hundredth, tenth};
 use crate::cacc::controller::{Controller, Observed};
-use crate::cacc::decide::NodeSpec;
+use crate::cacc::decide::safety::Standing;
+use crate::cacc::decide::{self, Decision, Input, Layer, NodeSpec};
 use crate::cacc::expr::eval::{Expression, Value};
 use crate::cacc::expr::{Fact, Scope, Service, check};
 use crate::cacc::rule::{Asked, Effect, Rule, Settings, Target, Times};
 use crate::twin::path::Path;
 use crate::twin::{self, Change, ThingId, Twin};
-use crate::wire::Program;
+use crate::wire::{Program, Uplink};
 use crate::writer::Origin;
 
 /// Evaluations of one condition.
 const EVALUATIONS: u32 = 2_000_000;
+/// Nodes, as multiples of those that are asked for.
+const SIZES: [usize; 4] = [1, 2, 5, 10];
+/// A rule is about one node of so many there, so that ten of a hundred are about each.
+const SIZE_SHARE: usize = 10;
 /// Rounds over all nodes.
 const ROUNDS: usize = 30;
 /// Readings and verdicts.
 const CHANGES: usize = 2000;
+/// What nobody asks.
+static NOBODY: LazyLock<Asked> = LazyLock::new(Asked::default);
 /// Somewhere in 2023, microseconds since 1970.
 const START_US: i64 = 1_700_000_000_000_000;
 
@@ -56,7 +65,7 @@ pub struct Plan {
 impl Plan {
     /// How many steps [`Watch::step`] is told of.
     pub fn steps(&self) -> usize {
-        3
+        3 + SIZES.len()
     }
 }
 
@@ -101,6 +110,22 @@ pub struct Report {
     pub rules: usize,
     /// Rules about all nodes, and rules about a tenth of them each.
     pub shapes: Vec<Shape>,
+    /// More and more nodes.
+    pub sizes: Vec<Size>,
+}
+
+/// The controller with so many nodes, all of them online, and ten rules about each.
+#[derive(Debug, Clone, Serialize)]
+pub struct Size {
+    /// Nodes.
+    pub nodes: usize,
+    /// All rules set, and every node decided, microseconds a node.
+    pub set_rules_us_per_node: f64,
+    /// A rule over all nodes becomes active, and each node is sent a command, microseconds a node.
+    pub group_us_per_node: f64,
+    /// From that moment to the command for an actuator whose rule became active right after it,
+    /// milliseconds.
+    pub actuator_ms: f64,
 }
 
 /// The controller with some rules a node.
@@ -108,19 +133,17 @@ pub struct Report {
 pub struct Shape {
     /// Rules that are about a node.
     pub rules_per_node: usize,
-    /// Rules in force, over all nodes.
-    pub in_force: usize,
-    /// Every rule judged for every node.
-    pub judge_ms: Spread,
-    /// Every node decided.
+    /// Active rules, over all nodes.
+    pub active: usize,
+    /// Every rule reconsidered for every node, and every node that waits for something settled.
+    pub reconsider_ms: Spread,
+    /// Every node decided from nothing.
     pub decide_ms: Spread,
-    /// Both, one after the other.
-    pub both_ms: Spread,
     /// A reading of a node with all the rules, none of which moves, microseconds.
     pub reading_us: f64,
-    /// A verdict that makes a rule take hold, and the command that follows, microseconds.
+    /// A verdict that makes a rule active, and the command that follows, microseconds.
     pub verdict_us: f64,
-    /// All rules taken in, milliseconds.
+    /// All rules set, and every node decided, milliseconds.
     pub set_rules_ms: f64,
 }
 
@@ -142,6 +165,11 @@ pub fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, Error> {
         watch.step(&format!("{} nodes × {} rules", plan.nodes, plan.rules));
         shapes.push(shape(plan, share, watch)?);
     }
+    let mut sizes = Vec::new();
+    for by in SIZES {
+        watch.step(&format!("{} nodes", plan.nodes * by));
+        sizes.push(size(plan, by, watch)?);
+    }
     Ok(Report {
         machine: Machine::here(),
         version: env!("CARGO_PKG_VERSION"),
@@ -149,6 +177,7 @@ pub fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, Error> {
         nodes: plan.nodes,
         rules: plan.rules,
         shapes,
+        sizes,
     })
 }
 
@@ -156,29 +185,38 @@ fn shape(plan: &Plan, share: usize, watch: &dyn Watch) -> Result<Shape, Error> {
     let mut world = World::new(plan.nodes, share)?;
     let rules = (0..plan.rules).map(|n| rule(n, share)).collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
-    world.controller.set_rules(rules, START_US);
+    world.controller.set_rules(rules.clone(), START_US);
     world.settle();
     let set_rules_ms = milliseconds(started);
     let judged: usize = world.controller.rule_members().values().sum();
-    let in_force = world.controller.active_rules();
-    // Without any that hold nothing would be decided.
-    if plan.rules >= 100 && in_force < plan.nodes {
-        return Err(failed(format!("only {in_force} rules are in force")));
+    let active = world.controller.active_rules();
+    // Without any active rules nothing would be decided.
+    if plan.rules >= 100 && active < plan.nodes {
+        return Err(failed(format!("only {active} rules are active")));
     }
-    let (mut judge, mut decide, mut both) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reconsider, mut decide) = (Vec::new(), Vec::new());
+    let spec = Arc::new(NodeSpec::default());
+    let mut decisions = vec![None; plan.nodes];
     for round in 0..ROUNDS {
         world.now_us += 1000;
         let started = Instant::now();
         world.controller.reconsider(world.now_us);
-        let judged = milliseconds(started);
-        let effects = world.controller.settle(world.now_us);
-        let all = milliseconds(started);
-        if !effects.messages.is_empty() {
-            return Err(failed("something was said although nothing changed"));
+        let messages = world.settle();
+        reconsider.push(milliseconds(started));
+        if messages > 0 {
+            return Err(failed("something was sent although nothing changed"));
         }
-        judge.push(judged);
-        decide.push(all - judged);
-        both.push(all);
+        let mut inputs = inputs(plan, share, &spec, &decisions, &rules);
+        let started = Instant::now();
+        let decided = decide::decide(&mut inputs, world.now_us);
+        decide.push(milliseconds(started));
+        let new: Vec<_> = decided.into_iter().flatten().map(|one| Some(one.decision)).collect();
+        if round == 0 && new.len() < plan.nodes || round > 0 && !new.is_empty() {
+            return Err(failed(format!("{} nodes were decided", new.len())));
+        }
+        if round == 0 {
+            decisions = new;
+        }
         watch.tick(round as f64 / ROUNDS as f64);
         if watch.stopped() {
             return Err(Error::Interrupted);
@@ -188,14 +226,129 @@ fn shape(plan: &Plan, share: usize, watch: &dyn Watch) -> Result<Shape, Error> {
     let verdict_us = world.verdicts()?;
     Ok(Shape {
         rules_per_node: judged / plan.nodes,
-        in_force,
-        judge_ms: Spread::of(judge),
+        active,
+        reconsider_ms: Spread::of(reconsider),
         decide_ms: Spread::of(decide),
-        both_ms: Spread::of(both),
         reading_us,
         verdict_us,
         set_rules_ms: tenth(set_rules_ms),
     })
+}
+
+/// What decisions start from: of the rules about a node one in five is active.
+fn inputs<'a>(
+    plan: &Plan,
+    share: usize,
+    spec: &'a Arc<NodeSpec>,
+    decisions: &'a [Option<Decision>],
+    rules: &'a [Rule],
+) -> Vec<Input<'a>> {
+    let layer = |rule: &'a Rule| Layer {
+        name: &rule.name,
+        priority: rule.priority,
+        specificity: 0,
+        since_us: START_US,
+        effect: &rule.effect,
+    };
+    let input = |n: usize| {
+        let about =
+            |number: &usize| number % share == n / 10 % share && number / share % 5 == n % 5;
+        let numbers = (0..plan.rules).rev().filter(about);
+        Input {
+            spec,
+            user: &NOBODY,
+            active: numbers.map(|number| layer(&rules[number])).collect(),
+            standing: Standing::default(),
+            previous: decisions[n].as_ref(),
+        }
+    };
+    (0..plan.nodes).map(input).collect()
+}
+
+fn size(plan: &Plan, by: usize, watch: &dyn Watch) -> Result<Size, Error> {
+    let nodes = plan.nodes * by;
+    let mut world = World::new(nodes, SIZE_SHARE)?;
+    world.connect()?;
+    let mut rules = (0..plan.rules).map(|n| rule(n, SIZE_SHARE)).collect::<Result<Vec<_>, _>>()?;
+    let started = Instant::now();
+    world.controller.set_rules(rules.clone(), world.now_us);
+    world.settle();
+    let set_rules_us = milliseconds(started) * 1e3;
+    rules.push(alarm()?);
+    rules.push(fan(nodes - 1)?);
+    world.controller.set_rules(rules, world.now_us);
+    world.settle();
+    if watch.stopped() {
+        return Err(Error::Interrupted);
+    }
+    let started = Instant::now();
+    world.observe(0, flag("alarm"), Origin::Node)?;
+    world.observe(nodes - 1, flag("motion"), Origin::Node)?;
+    let first = world.controller.settle(world.now_us);
+    let actuator_ms = milliseconds(started);
+    if !first.messages.first().is_some_and(|message| message.urgent) {
+        return Err(failed("the actuator's command was not the first"));
+    }
+    let sent = first.messages.len() + world.settle();
+    let group_us = milliseconds(started) * 1e3;
+    if sent <= nodes {
+        return Err(failed(format!("only {sent} commands were sent")));
+    }
+    Ok(Size {
+        nodes,
+        set_rules_us_per_node: hundredth(set_rules_us / nodes as f64),
+        group_us_per_node: hundredth(group_us / nodes as f64),
+        actuator_ms: hundredth(actuator_ms),
+    })
+}
+
+/// A reading of a flag that is set.
+fn flag(name: &str) -> Change {
+    let mut values = serde_json::Map::new();
+    values.insert("flags".to_owned(), json!({ name: true }));
+    Change::Reading { values, stamp: None }
+}
+
+/// A rule over all nodes, which one of them makes active.
+fn alarm() -> Result<Rule, Error> {
+    let all = Settings {
+        program: Some(Program::Interval),
+        pmin: Some(100),
+        pmax: Some(100),
+        ..Settings::default()
+    };
+    Ok(Rule {
+        name: "alarm".into(),
+        target: Target {
+            match_labels: BTreeMap::from([("bench".to_owned(), "yes".to_owned())]),
+            ..Target::default()
+        },
+        each: false,
+        when: checked("any(flags.alarm)")?,
+        until: None,
+        times: Times::default(),
+        effect: Effect { asked: Asked { all, ..Asked::default() }, ..Effect::default() },
+        priority: 1_000_000,
+    })
+}
+
+/// A rule that sets an actuator of one node.
+fn fan(n: usize) -> Result<Rule, Error> {
+    let set = BTreeMap::from([(("cooling".to_owned(), "fan".to_owned()), true.into())]);
+    Ok(Rule {
+        name: "fan".into(),
+        target: Target { names: vec![thing_id(n)?], ..Target::default() },
+        each: true,
+        when: checked("flags.motion")?,
+        until: None,
+        times: Times::default(),
+        effect: Effect { set, ..Effect::default() },
+        priority: 0,
+    })
+}
+
+fn thing_id(n: usize) -> Result<ThingId, Error> {
+    ThingId::parse(&format!("bench:n-{n}")).map_err(|why| failed(why.to_string()))
 }
 
 fn milliseconds(since: Instant) -> f64 {
@@ -274,18 +427,17 @@ impl World {
     fn new(nodes: usize, share: usize) -> Result<Self, Error> {
         let mut world =
             Self { controller: Controller::default(), twins: Vec::new(), now_us: START_US };
-        let spec = Arc::new(NodeSpec::default());
+        let spec = Arc::new(NodeSpec { has_profile: true, ..NodeSpec::default() });
         for n in 0..nodes {
             let thing = json!({
-                "attributes": {"labels": {"part": (n / 10 % share).to_string()}},
+                "attributes": {"labels": {"part": (n / 10 % share).to_string(), "bench": "yes"}},
                 "features": {
                     "environment": {"properties": {
                         "temperature": 10.0 + (n % 25) as f64, "humidity": 40.0}},
                     "judge": {"properties": {"label": format!("l{}", n % 10), "ofRevision": 1}},
                 },
             });
-            let id =
-                ThingId::parse(&format!("bench:n-{n}")).map_err(|why| failed(why.to_string()))?;
+            let id = thing_id(n)?;
             let event = twin::decide(&id, None, Change::Modify(Path::Thing, thing));
             let event = event.map_err(|why| failed(why.message()))?;
             let Some(twin) = twin::apply(&id, None, &event, START_US) else {
@@ -307,11 +459,34 @@ impl World {
         Ok(world)
     }
 
-    fn settle(&mut self) {
-        drop(self.controller.settle(self.now_us));
+    /// Settles until there is nothing left; how many messages that gave.
+    fn settle(&mut self) -> usize {
+        let mut messages = self.controller.settle(self.now_us).messages.len();
+        while self.controller.has_work() {
+            messages += self.controller.settle(self.now_us).messages.len();
+        }
+        messages
+    }
+
+    /// Every node reports its state.
+    fn connect(&mut self) -> Result<(), Error> {
+        let tx = json!({"program": "interval", "pmin": 10_000, "pmax": 10_000});
+        let state = json!({"k": "b", "up": 1, "boot": 1, "ms": 5, "lease": 600, "tx": tx});
+        let state = Uplink::decode(&state.to_string());
+        let state = state.map_err(|why| failed(format!("{why:?}")))?;
+        for twin in &self.twins {
+            self.controller.uplink(&twin.id, &state, self.now_us);
+        }
+        self.settle();
+        Ok(())
     }
 
     fn change(&mut self, n: usize, change: Change, origin: Origin) -> Result<usize, Error> {
+        self.observe(n, change, origin)?;
+        Ok(self.settle())
+    }
+
+    fn observe(&mut self, n: usize, change: Change, origin: Origin) -> Result<(), Error> {
         let before = self.twins[n].clone();
         let event = twin::decide(&before.id, Some(&before), change);
         let event = event.map_err(|why| failed(why.message()))?;
@@ -328,7 +503,7 @@ impl World {
         if let Some(after) = after {
             self.twins[n] = after;
         }
-        Ok(self.controller.settle(self.now_us).messages.len())
+        Ok(())
     }
 
     fn readings(&mut self) -> Result<f64, Error> {

@@ -466,16 +466,15 @@ fn cacc_table(report: &cacc::Report, output: &mut Output) {
     output.table(&["CONDITION", "ns"], &report.evaluations.iter().map(row).collect::<Vec<_>>());
     for shape in &report.shapes {
         output.line(&format!(
-            "{} nodes, {} rules, {} about each node, {:.1} in force:",
+            "{} nodes, {} rules, {} about each node, {:.1} active:",
             report.nodes,
             report.rules,
             shape.rules_per_node,
-            shape.in_force as f64 / report.nodes as f64
+            shape.active as f64 / report.nodes as f64
         ));
         for (what, spread) in [
-            ("every rule judged", &shape.judge_ms),
+            ("all rules reconsidered", &shape.reconsider_ms),
             ("every node decided", &shape.decide_ms),
-            ("both", &shape.both_ms),
         ] {
             output.line(&format!("  {what:<30} {:.2} ms (worst {:.2})", spread.p50, spread.max));
         }
@@ -484,6 +483,16 @@ fn cacc_table(report: &cacc::Report, output: &mut Output) {
         output.line(&format!("  {:<30} {:.2} µs", "a verdict", shape.verdict_us));
         output.line(&format!("  {:<30} {:.0} ms", "all rules set anew", shape.set_rules_ms));
     }
+    let row = |size: &cacc::Size| {
+        vec![
+            size.nodes.to_string(),
+            format!("{:.2}", size.set_rules_us_per_node),
+            format!("{:.2}", size.group_us_per_node),
+            format!("{:.2}", size.actuator_ms),
+        ]
+    };
+    let header = ["NODES", "SET RULES µs A NODE", "GROUP RULE µs A NODE", "ACTUATOR ms"];
+    output.table(&header, &report.sizes.iter().map(row).collect::<Vec<_>>());
 }
 
 fn scale_table(report: &scale::Report, output: &mut Output) {
