@@ -1,5 +1,6 @@
 //! Processes of the real binary: such as run to their end, and such as run beside the test.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,9 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 
+/// The binary under test: that of this build, or the one that `EDGETWIN_BIN` names.
+fn binary() -> OsString {
+    std::env::var_os("EDGETWIN_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_edgetwin").into())
+}
+
 /// The binary, without colour and without the settings of the caller.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_edgetwin"));
+    let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("EDGETWIN_") {
             command.env_remove(name);

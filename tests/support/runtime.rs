@@ -47,6 +47,13 @@ impl Runtime {
         Self::start_in(self.directory)
     }
 
+    /// Asks it to stop, and returns its directory.
+    pub(crate) fn stop(self) -> TempDir {
+        let (code, _, lines) = self.process.stop();
+        assert_eq!(code, Some(0), "{lines}");
+        self.directory
+    }
+
     /// Its directory: the state is in it, and the files of the test.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
