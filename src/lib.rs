@@ -38,38 +38,50 @@
 //!
 //! `ARCHITECTURE.md` says why, and `tests/tidy.rs` holds it.
 
-pub mod base;
+pub(crate) mod base;
 
-pub mod store;
-pub mod twin;
+pub(crate) mod store;
+pub(crate) mod twin;
 #[expect(clippy::disallowed_methods, reason = "I/O boundary: measures how long the disk takes")]
-pub mod writer;
+pub(crate) mod writer;
 
-pub mod ditto;
-pub mod wire;
+pub(crate) mod ditto;
+pub(crate) mod wire;
 
-pub mod broker;
-pub mod gateway;
+pub(crate) mod broker;
+pub(crate) mod gateway;
 
-pub mod edgeai;
-pub mod registry;
+pub(crate) mod edgeai;
+pub(crate) mod registry;
 #[expect(clippy::disallowed_methods, reason = "I/O boundary: times calls of services")]
-pub mod trigger;
+pub(crate) mod trigger;
 
-pub mod kinds;
+pub(crate) mod kinds;
 
-pub mod cacc;
-pub mod firmware;
-pub mod manifest;
-pub mod reconcile;
+pub(crate) mod cacc;
+pub(crate) mod firmware;
+pub(crate) mod manifest;
+pub(crate) mod reconcile;
 
 #[expect(clippy::disallowed_methods, reason = "I/O boundary: listeners, threads, signals")]
-pub mod runtime;
+pub(crate) mod runtime;
 #[expect(clippy::disallowed_methods, reason = "I/O boundary: nodes with sockets and processes")]
-pub mod simulate;
+pub(crate) mod simulate;
 
 #[expect(clippy::disallowed_methods, reason = "I/O boundary: measures")]
-pub mod bench;
+pub(crate) mod bench;
 
 #[expect(clippy::disallowed_methods, reason = "I/O boundary: the command line")]
-pub mod cli;
+pub(crate) mod cli;
+
+pub use cli::run;
+
+/// What integration tests need of the inside; not an interface.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::cli::reference::pages;
+    pub use crate::edgeai::Classifier;
+    pub use crate::edgeai::train::{Dataset, Evaluation, Recipe, fit};
+    pub use crate::manifest::Code;
+    pub use crate::wire::{Command, Op};
+}

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    edgetwin::cli::run(std::env::args_os())
+    edgetwin::run(std::env::args_os())
 }

@@ -14,8 +14,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use edgetwin::edgeai::Classifier;
-use edgetwin::edgeai::train::{Dataset, Evaluation, Recipe, fit};
+use edgetwin::testing::Classifier;
+use edgetwin::testing::{Dataset, Evaluation, Recipe, fit};
 
 /// F1 of `anomalous` on the test rows, as recorded with the reference models.
 const REFERENCE: [(&str, [(Classifier, f64); 3]); 2] = [

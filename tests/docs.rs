@@ -310,7 +310,7 @@ fn examples_of_the_node_protocol_are_test_vectors() {
 fn the_reference_is_as_the_program_is() {
     let folder = root().join("docs/reference");
     let bless = std::env::var_os("EDGETWIN_BLESS").is_some();
-    for (name, page) in edgetwin::cli::reference::pages() {
+    for (name, page) in edgetwin::testing::pages() {
         let path = folder.join(name);
         if bless {
             fs::create_dir_all(&folder).unwrap();

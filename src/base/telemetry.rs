@@ -78,11 +78,6 @@ impl Timing {
     pub fn snapshot(&self) -> Histogram<u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    /// Forgets what was recorded.
-    pub fn reset(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).reset();
-    }
 }
 
 /// Something that a person who runs the twin should know of.

@@ -254,11 +254,6 @@ pub struct Size {
 }
 
 impl Size {
-    /// `bytes` bytes.
-    pub const fn from_bytes(bytes: u64) -> Self {
-        Self { bytes }
-    }
-
     /// The size in bytes.
     pub const fn as_bytes(self) -> u64 {
         self.bytes
@@ -316,22 +311,7 @@ pub struct DataRate {
     bits_per_s: u64,
 }
 
-impl DataRate {
-    /// `bits_per_s` bits a second.
-    pub const fn from_bits_per_s(bits_per_s: u64) -> Self {
-        Self { bits_per_s }
-    }
-
-    /// Bits a second.
-    pub const fn as_bits_per_s(self) -> u64 {
-        self.bits_per_s
-    }
-
-    /// Bytes a second.
-    pub fn as_bytes_per_s(self) -> f64 {
-        self.bits_per_s as f64 / 8.0
-    }
-}
+impl DataRate {}
 
 impl fmt::Display for DataRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -435,12 +415,7 @@ text_scalar!(
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Unit(String);
 
-impl Unit {
-    /// The code as written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+impl Unit {}
 
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -762,7 +737,7 @@ mod tests {
         assert_eq!("25%".parse::<Percent>().unwrap().to_string(), "25%");
         assert_eq!("8KiB".parse::<Size>().unwrap().to_string(), "8KiB");
         assert_eq!("6Mbit/s".parse::<DataRate>().unwrap().to_string(), "6Mbit/s");
-        assert_eq!("11520B/s".parse::<DataRate>().unwrap().as_bytes_per_s(), 11_520.0);
+        assert_eq!("11520B/s".parse::<DataRate>().unwrap().to_string(), "92160bit/s");
     }
 
     #[test]

@@ -55,11 +55,6 @@ impl Framer {
         }
     }
 
-    /// The protocol level of the CONNECT that was seen: 4 or 5.
-    pub fn version(&self) -> Option<u8> {
-        self.version
-    }
-
     /// Whether the client spoke MQTT 5 in its CONNECT, be it otherwise malformed.
     pub fn speaks_five(&self) -> bool {
         self.attempted == Some(5)

@@ -18,4 +18,4 @@ mod search;
 mod stream;
 mod things;
 
-pub use http::{Api, ChangeFeed, router};
+pub use http::{Api, router};

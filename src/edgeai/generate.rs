@@ -25,7 +25,6 @@
 //! part of this project).
 
 use std::f64::consts::TAU;
-use std::io::{self, Write};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -70,20 +69,6 @@ impl Fault {
     /// All of them, as likely as each other to begin.
     pub const ALL: [Self; 7] =
         [Self::Spike, Self::Stuck, Self::Drift, Self::Noise, Self::Scale, Self::Offset, Self::Zero];
-
-    /// The name in a data set's `kind` column.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Spike => "spike",
-            Self::Stuck => "stuck",
-            Self::Drift => "drift",
-            Self::Noise => "noise",
-            Self::Scale => "scale",
-            Self::Offset => "offset",
-            Self::Zero => "zero",
-        }
-    }
 
     /// Shortest and longest episode, in samples.
     fn samples(self) -> (u32, u32) {
@@ -395,25 +380,6 @@ impl SyntheticWorld {
         let inputs = CHANNELS.map(str::to_owned);
         Dataset::from_rows(&inputs, samples.iter().map(|s| (&s.values[..], s.label())))
     }
-
-    /// Writes the samples as CSV with the columns `time` (s), `node`, [`CHANNELS`], `label`,
-    /// `kind` (of the fault, or empty) and `channel`.
-    ///
-    /// # Errors
-    /// What `out` answers.
-    pub fn write_csv(&self, mut out: impl Write) -> io::Result<()> {
-        writeln!(out, "time,node,{},label,kind,channel", CHANNELS.join(","))?;
-        for (node, t, s) in self.samples() {
-            let [temperature, humidity, loudness, light] = s.values;
-            let (kind, channel) = s.fault.map_or(("", ""), |(f, c)| (f.name(), CHANNELS[c]));
-            writeln!(
-                out,
-                "{t},node-{node},{temperature},{humidity},{loudness},{light},{},{kind},{channel}",
-                s.label()
-            )?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -487,16 +453,5 @@ mod tests {
         let (_, report) = fit_and_test(&PLAN.dataset().unwrap(), &recipe).unwrap();
         let test = report.test.unwrap();
         assert!(test.f1("anomalous") > 0.5, "{test}");
-    }
-
-    #[test]
-    fn csv_reads_back_as_the_same_rows() {
-        let plan = SyntheticWorld { nodes: 1, days: 2.0, interval_s: 60.0, ..PLAN };
-        let mut csv = Vec::new();
-        plan.write_csv(&mut csv).unwrap();
-        let inputs = CHANNELS.map(str::to_owned);
-        let read = Dataset::from_csv(&csv[..], "label", &inputs).unwrap();
-        assert_eq!(read, plan.dataset().unwrap());
-        assert_eq!(read.labels(), LABELS);
     }
 }

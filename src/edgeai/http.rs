@@ -18,7 +18,7 @@ use axum::routing::{MethodRouter, any, get, post};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-pub use super::oip::{INPUT, PROBABILITIES_MAX, ROWS_MAX, ServiceReply};
+pub use super::oip::ServiceReply;
 
 use super::Model;
 use super::oip::{self, InferRequest, Layout};
@@ -375,6 +375,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::edgeai::oip::ROWS_MAX;
     use crate::edgeai::train::{Dataset, Recipe, fit};
     use crate::edgeai::{Classifier, Prediction};
 

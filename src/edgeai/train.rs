@@ -12,9 +12,9 @@ use std::io::Read;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-pub use super::dataset::{DataError, Dataset, VALUES_MAX};
+pub use super::dataset::{DataError, Dataset};
 pub use super::parameters::{ForestParameters, MlpParameters, Parameters, SvmParameters};
-pub use super::report::{Bin, Evaluation, LabelScore, RELIABILITY_BINS, TrainingReport};
+pub use super::report::{Evaluation, TrainingReport};
 use super::{Body, Classifier, Meta, Model, dataset, forest, mlp, svm};
 
 /// All that decides which model comes out of which rows.

@@ -33,27 +33,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use crate::base::units::{DataRate, Deadband, Duration, Percent, PropertyPath, Size, Unit};
-pub use crate::edgeai::service::{Balancing, Overload, OverloadPolicy};
+pub use crate::edgeai::service::{Balancing, Overload};
 pub use crate::twin::aggregate::DeriveFunction;
 pub use crate::twin::selector::{LabelExpression, LabelOperator, labels_match};
-pub use aggregate::{Derivation, MemberSelector, TwinAggregateSpec};
-pub use channel::{ChannelSpec, Medium};
-pub use cloud::{CloudAllowance, CloudSinkSpec};
+pub use aggregate::{MemberSelector, TwinAggregateSpec};
+pub use channel::ChannelSpec;
+pub use cloud::CloudSinkSpec;
 pub use model::{Classifier, Generator, ModelSpec, TrainingParameters, TrainingRecipe};
 pub use node::{
-    ActuatorPart, ActuatorSpec, BatterySpec, Board, Calibration, MemorySpec, NodeProfileSpec, Pin,
-    SensorPart, SensorSpec, Transport,
+    ActuatorPart, BatterySpec, Board, NodeProfileSpec, Pin, SensorPart, SensorSpec, Transport,
 };
-pub use policy::{Importable, Permission, PolicyEntry, PolicyResource, PolicySpec, PolicySubject};
-pub use rollout::{Gate, GateMetric, RolloutSpec, Wave};
+pub use policy::PolicySpec;
+pub use rollout::RolloutSpec;
 pub use rule::{ContextRuleSpec, NodeSelector, RuleEffect, TrafficClass};
-pub use scenario::{Fault, FaultType, ScenarioNodes, ScenarioSpec, Trace};
-pub use service::{ProcessSpec, ServiceSpec};
-pub use transmission::{Edge, Transmission};
-pub use twin::{
-    NodeSpec, ServiceNames, ServiceOptions, TWIN_SET_LEN_MAX, TemplateMetadata, TwinSetSpec,
-    TwinSpec, TwinTemplate,
-};
+pub use scenario::ScenarioSpec;
+pub use service::ServiceSpec;
+pub use transmission::Transmission;
+pub use twin::{ServiceNames, TwinSetSpec, TwinSpec};
 pub use twin_model::{FeatureModel, PropertyModel, TwinModelSpec, ValueType};
 
 /// The API version that this program reads and writes.

@@ -23,12 +23,11 @@ pub mod schema;
 mod source;
 pub mod yaml;
 
-pub use diagnostic::{Code, Diagnostic, Severity};
+pub use diagnostic::{Code, Diagnostic};
 pub use disk::load;
-pub use object::{Object, Origin};
-pub use parse::{Parsed, from_json, model_of_profile, parse, plan_firmware};
+pub use object::Object;
+pub use parse::{Parsed, from_json, plan_firmware};
 pub use region::Region;
-pub use source::Source;
 
 use object::object_words;
 

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::parse::parse;
+use super::source::Source;
 use super::*;
 use crate::kinds::Kind;
 

@@ -44,10 +44,6 @@ mod wait;
 mod wanted;
 mod working;
 
-pub use apply::{ApplyError, ApplyOptions, ApplyReport};
+pub use apply::{ApplyOptions, ApplyReport};
 pub use key::ObjectKey;
-pub use reconciler::{Models, Reconciler, ReconcilerContext};
-pub use status::{Condition, Truth};
-pub use stored::{Facts, Stored};
-pub use wait::Until;
-pub use wanted::Made;
+pub use reconciler::{Reconciler, ReconcilerContext};

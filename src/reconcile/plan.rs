@@ -359,7 +359,7 @@ fn join(path: &str, key: &str) -> String {
 mod tests {
     use super::*;
     use crate::manifest::from_json;
-    use crate::reconcile::Facts;
+    use crate::reconcile::stored::Facts;
     use serde_json::json;
 
     fn objects(documents: &Value) -> Vec<Object> {

@@ -83,12 +83,6 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.added.notify_one();
     }
 
-    /// Adds work that is due after `delay`.
-    pub fn add_after(&self, key: K, delay: Duration) {
-        self.lock().put(key, Instant::now() + delay);
-        self.added.notify_one();
-    }
-
     /// Waits for the next key that is due and that nobody works on. Whoever takes it calls
     /// [`Queue::done`].
     pub async fn next(&self) -> K {
@@ -143,6 +137,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
     }
 
     /// Whether nothing is due now or worked on.
+    #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         let inner = self.lock();
         let now = Instant::now();
@@ -195,9 +190,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_earlier_time_wins() {
         let queue = Queue::default();
-        queue.add_after("a", Duration::from_secs(10));
-        queue.add_after("a", Duration::from_secs(2));
-        queue.add_after("a", Duration::from_secs(5));
+        for delay in [10, 2, 5] {
+            queue.lock().put("a", Instant::now() + Duration::from_secs(delay));
+        }
         let start = Instant::now();
         assert_eq!(queue.next().await, "a");
         assert_eq!(start.elapsed(), Duration::from_secs(2));

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+use super::apply::ApplyError;
+use super::status::Condition;
 use super::*;
 use crate::base::clock::now_us;
 use crate::base::telemetry::Telemetry;

@@ -198,7 +198,7 @@ impl Balancer {
     }
 
     /// Number of instances that may be called, ejected ones included.
-    #[must_use]
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.members.load().len()
     }
@@ -373,24 +373,6 @@ impl Balancer {
 /// After a refused connection the next instance is always tried: nothing was sent. After another
 /// failure one more is, if the service's retry budget allows: a fifth of its calls and ten a
 /// second, so that retries do not bury a service that is failing as a whole.
-///
-/// ```
-/// # use edgetwin::edgeai::service::Balancing;
-/// # use edgetwin::registry::{Balancer, Endpoint, FailureKind, Instance};
-/// # let balancer = Balancer::new(Balancing::default(), 1);
-/// # let clock_ns = || 1;
-/// # fn ask(_: &Instance) -> Result<(), FailureKind> { Ok(()) }
-/// let mut call = balancer.call();
-/// while let Some(pick) = call.next(clock_ns()) {
-///     match ask(pick.instance()) {
-///         Ok(()) => {
-///             call.succeeded(pick, clock_ns());
-///             break;
-///         }
-///         Err(kind) => call.failed(pick, kind, clock_ns()),
-///     }
-/// }
-/// ```
 #[derive(Debug)]
 pub struct Call<'b> {
     balancer: &'b Balancer,

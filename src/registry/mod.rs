@@ -27,7 +27,7 @@ mod wire;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use balance::{Balancer, Call, FailureKind, Pick};
+pub use balance::{Balancer, FailureKind};
 pub use table::{Heartbeat, Refusal, Table};
 
 /// A time, as both clocks tell it.

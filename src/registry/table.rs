@@ -116,15 +116,9 @@ impl Table {
     }
 
     /// Number of instances.
-    #[must_use]
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.count
-    }
-
-    /// Whether there is no instance.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
     }
 
     /// Applications and their instances, sorted by name and id.

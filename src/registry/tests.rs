@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::table::{INSTANCES_MAX, LEASE_S_MAX, METADATA_MAX};
 use super::*;
 use crate::edgeai::service::Balancing;
-use crate::registry::balance::ATTEMPTS_MAX;
+use crate::registry::balance::{ATTEMPTS_MAX, Call, Pick};
 
 const MS: u64 = 1_000_000;
 const S: u64 = 1000 * MS;

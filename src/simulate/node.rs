@@ -237,19 +237,9 @@ impl Node {
         node
     }
 
-    /// The boot counter.
-    pub fn boot(&self) -> u32 {
-        self.boot
-    }
-
     /// Whether it was told to restart: the caller starts a new one.
     pub fn wants_restart(&self) -> bool {
         self.restart
-    }
-
-    /// What actuators are set to, by property.
-    pub fn acts(&self) -> impl Iterator<Item = (&Property, i32)> {
-        self.firmware.actuators.iter().zip(self.acts.iter().copied())
     }
 
     /// The link is new: the state is sent first.

@@ -171,11 +171,6 @@ impl Batch {
     pub fn len(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.bytes.len()).sum()
     }
-
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
-    }
 }
 
 impl Log {
@@ -401,11 +396,6 @@ impl Log {
     /// The segment that is being filled.
     pub fn segment(&self) -> u32 {
         self.segment
-    }
-
-    /// The disk, for reading and snapshots outside the writer's lock.
-    pub fn disk(&self) -> &Arc<dyn Disk> {
-        &self.disk
     }
 
     fn flush_segment(&mut self) {

@@ -205,11 +205,6 @@ impl<'de> serde::Deserialize<'de> for Path {
     }
 }
 
-/// `feature/property`, as a service's inputs and derived properties are written.
-pub fn property_path(feature: &str, pointer: &Pointer) -> String {
-    format!("{feature}/{}", pointer.join("/"))
-}
-
 /// Whether a JSON key or feature ID is one that Ditto takes: not empty, no control characters, no
 /// `/`. (Keys that hold `/` can therefore not occur; `~1` in a pointer names nothing.)
 pub fn is_key(key: &str) -> bool {

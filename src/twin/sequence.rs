@@ -153,6 +153,7 @@ impl Sequence {
     }
 
     /// Numbers that are missing so far.
+    #[cfg(test)]
     pub fn missing(&self) -> u64 {
         self.gaps.iter().map(|(first, end)| end - first + 1).sum()
     }

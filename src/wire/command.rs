@@ -17,13 +17,6 @@ pub const BODY_LEN_MAX: usize = 160;
 pub const PROPERTIES_MAX: usize = 16;
 
 /// A command to a node: one line.
-///
-/// ```
-/// use edgetwin::wire::{Command, Op};
-/// let command = Command::parse("17 lease 30 ttl=2000@512345").unwrap();
-/// assert_eq!((command.id, &command.op), (17, &Op::Lease { s: 30 }));
-/// assert_eq!(command.to_string(), "17 lease 30 ttl=2000@512345");
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// Repeating it is harmless: the node repeats its answer, not the action. Never 0, except in
@@ -446,6 +439,13 @@ mod tests {
 
     use super::super::tests::{decimal, name, program, vectors};
     use super::*;
+
+    #[test]
+    fn a_command_is_one_line() {
+        let command = Command::parse("17 lease 30 ttl=2000@512345").unwrap();
+        assert_eq!((command.id, &command.op), (17, &Op::Lease { s: 30 }));
+        assert_eq!(command.to_string(), "17 lease 30 ttl=2000@512345");
+    }
 
     #[test]
     fn commands_are_those_of_the_vectors() {

@@ -28,17 +28,15 @@ mod tx;
 mod uplink;
 mod words;
 
-pub use command::{
-    ActValue, BODY_LEN_MAX, BodyError, Command, Desired, Op, PROPERTIES_MAX, Prog, Ttl,
-};
-pub use decimal::{DECIMAL_MAX, Decimal};
-pub use error::{PayloadError, READING_LEN_MAX, ValueKind};
-pub use line::{FrameError, LINE_LEN_MAX, Line, crc16, frame_down, frame_up, unframe};
+pub use command::{ActValue, BODY_LEN_MAX, BodyError, Command, Desired, Op, Prog};
+pub use decimal::Decimal;
+pub use error::{PayloadError, ValueKind};
+pub use line::{LINE_LEN_MAX, Line, crc16, frame_down, unframe};
 pub use model::{NodeModel, PropertyRule};
 pub use pairs::Pairs;
-pub use reading::{Reading, STATISTICS, decode, decode_features};
+pub use reading::{STATISTICS, decode, decode_features};
 pub use sample::{Features, Head, Measured, PropertyStats, RESERVED, Sample, Stats};
 pub use topic::{Leaf, Topic};
 pub use tx::Tx;
-pub use uplink::{Ack, Event, RSSI, State, Uplink, UplinkError};
+pub use uplink::{Ack, Event, State, Uplink};
 pub use words::{AckStatus, Cause, EventKind, Program};

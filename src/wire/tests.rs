@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{DECIMAL_MAX, Decimal, Program};
+use super::{Decimal, Program, decimal::DECIMAL_MAX};
 
 pub(super) fn vectors(name: &str) -> Vec<Value> {
     let path = format!("{}/tests/firmware/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));

@@ -43,14 +43,6 @@ pub struct Topic {
 impl Topic {
     /// Parses a topic; `None` for one that is not below `et/v1/`, an error for one that is and
     /// names no node or leaf.
-    ///
-    /// ```
-    /// use edgetwin::wire::{Leaf, Topic};
-    /// let topic = Topic::parse("et/v1/farm/node-17/data").unwrap().unwrap();
-    /// assert_eq!((topic.thing.as_str(), &topic.leaf), ("farm:node-17", &Leaf::Data));
-    /// assert_eq!(topic.to_string(), "et/v1/farm/node-17/data");
-    /// assert!(Topic::parse("home/lamp").is_none());
-    /// ```
     pub fn parse(topic: &str) -> Option<Result<Self, PayloadError>> {
         let rest = topic.strip_prefix("et/v1/")?;
         let mut parts = rest.splitn(3, '/');
@@ -99,6 +91,14 @@ impl fmt::Display for Topic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn topics_are_read_as_they_are_written() {
+        let topic = Topic::parse("et/v1/farm/node-17/data").unwrap().unwrap();
+        assert_eq!((topic.thing.as_str(), &topic.leaf), ("farm:node-17", &Leaf::Data));
+        assert_eq!(topic.to_string(), "et/v1/farm/node-17/data");
+        assert!(Topic::parse("home/lamp").is_none());
+    }
 
     #[test]
     fn topics_below_ours_that_name_no_node_are_malformed() {

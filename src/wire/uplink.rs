@@ -91,17 +91,6 @@ pub struct Event {
 /// What a node is; retained. The last will is `{"up":0,"boot":…}`.
 ///
 /// Any MQTT client may publish one for itself: `up` and `boot` are all that it needs.
-///
-/// ```
-/// use edgetwin::wire::{Leaf, Uplink};
-/// let read = |payload: &str| Uplink::decode_as(&Leaf::State, payload.as_bytes());
-/// let Ok(Some(Uplink::State(state))) = read(r#"{"up":1,"boot":4,"rssi":-61,"battery":83}"#) else {
-///     panic!("it is a state");
-/// };
-/// assert_eq!((state.rssi, state.battery), (Some(-61), Some(83)));
-/// assert!(read(r#"{"up":1,"boot":4,"rssi":61}"#).is_err(), "it is negative");
-/// assert!(read(r#"{"up":1,"boot":4,"battery":101}"#).is_err(), "it is a share");
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Whether it is there.
@@ -291,6 +280,18 @@ mod tests {
     use super::super::tests::{name, program, vectors};
     use super::*;
     use crate::wire::Topic;
+
+    #[test]
+    fn any_client_may_publish_a_state_with_signal_and_charge() {
+        let read = |payload: &str| Uplink::decode_as(&Leaf::State, payload.as_bytes());
+        let Ok(Some(Uplink::State(state))) = read(r#"{"up":1,"boot":4,"rssi":-61,"battery":83}"#)
+        else {
+            panic!("it is a state");
+        };
+        assert_eq!((state.rssi, state.battery), (Some(-61), Some(83)));
+        assert!(read(r#"{"up":1,"boot":4,"rssi":61}"#).is_err(), "it is negative");
+        assert!(read(r#"{"up":1,"boot":4,"battery":101}"#).is_err(), "it is a share");
+    }
 
     #[test]
     fn messages_are_those_of_the_vectors() {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use edgetwin::wire::Op;
+use edgetwin::testing::Op;
 use serde_json::{Value, json};
 
 use crate::support::board::{Board, is_interval};

@@ -77,7 +77,7 @@ fn mistakes_are_found_where_they_stand() {
 }
 
 fn edgetwin_codes() -> Vec<String> {
-    edgetwin::manifest::Code::ALL.iter().map(|code| code.id().to_owned()).collect()
+    edgetwin::testing::Code::ALL.iter().map(|code| code.id().to_owned()).collect()
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use edgetwin::wire::{Command, Op};
+use edgetwin::testing::{Command, Op};
 use rumqttc::{LastWill, QoS};
 use serde_json::{Value, json};
 

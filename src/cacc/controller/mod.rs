@@ -26,7 +26,7 @@
 
 mod settle;
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests measure")]
+#[expect(clippy::disallowed_methods, reason = "one test measures")]
 mod tests;
 
 use std::cmp::Reverse;
@@ -302,11 +302,6 @@ impl Controller {
     /// The aggregates whose members the rules name.
     pub fn aggregates(&self) -> BTreeSet<ThingId> {
         self.rules.aggregates()
-    }
-
-    /// Whether a twin is known here.
-    pub fn knows(&self, id: &ThingId) -> bool {
-        self.facts.slot(id).is_some()
     }
 
     /// How many twins each rule is about.

@@ -1357,7 +1357,7 @@ proptest! {
             seq = happen([&mut live, &mut filled], *step, *what, *x, seq);
         }
         // Windows of a twin that is all new have nothing to wait for.
-        prop_assert!(live.history.is_empty());
+        prop_assert_eq!(live.history.len(), 0);
         let open = windows(&filled).iter().filter(|(.., awaited)| *awaited).count();
         prop_assert!(open <= filled.history.len());
         filled.read_back();

@@ -31,8 +31,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use decision::{Decided, Decision, HOLD_UP_US, Input, asked_of, decide, decide_node};
-pub use layer::{Layer, order};
-pub use reasons::{Reasons, Refusal, Winner, is_share};
-pub use share::Share;
-pub use spec::{Actuator, Measured, NodeSpec, PERIOD_DEFAULT_MS, SCHEDULE};
+pub use decision::{Decided, Decision, Input, asked_of, decide, decide_node};
+pub use layer::Layer;
+pub use reasons::{Reasons, Winner};
+pub use spec::{Actuator, Measured, NodeSpec, SCHEDULE};

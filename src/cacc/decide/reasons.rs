@@ -48,8 +48,3 @@ pub struct Reasons {
     /// What is not as asked.
     pub refusals: Vec<Refusal>,
 }
-
-/// Whether what is won is no field of the transmission.
-pub fn is_share(field: &str) -> bool {
-    matches!(field, "weight" | "class" | "quarantine")
-}

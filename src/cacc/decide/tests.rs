@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::decision::HOLD_UP_US;
 use super::safety::{Safety, Standing};
 use super::*;
 use crate::cacc::rule::{Asked, Class, Effect, Settings, Threshold};

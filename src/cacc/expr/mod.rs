@@ -38,7 +38,7 @@ use check::Checker;
 use parse::{explain_syntax, offset_of, take_out_durations};
 
 pub use term::{
-    Binary, Checked, EXPRESSION_BYTES_MAX, ExprError, Fact, Fault, LinkField, NodeField, Property,
+    Checked, EXPRESSION_BYTES_MAX, ExprError, Fact, Fault, LinkField, NodeField, Property,
     PropertyRef, Scope, Service, Term, Type, VerdictField, Window,
 };
 

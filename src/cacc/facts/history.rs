@@ -53,11 +53,6 @@ impl HistoryRequest {
         self.windows.values().map(Vec::len).sum()
     }
 
-    /// Whether nothing is to be read.
-    pub fn is_empty(&self) -> bool {
-        self.windows.is_empty()
-    }
-
     /// Adds what else is to be read.
     pub fn extend(&mut self, more: Self) {
         for (id, windows) in more.windows {

@@ -16,6 +16,5 @@ mod twins;
 pub mod window;
 
 pub use history::HistoryRequest;
-pub use link::Link;
 pub use property::{TRANSMISSION, describe, read_property};
-pub use twins::{Facts, NodeStatus, Slot, TwinChange, TwinFacts};
+pub use twins::{Facts, NodeStatus, Slot, TwinFacts};

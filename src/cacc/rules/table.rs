@@ -126,11 +126,6 @@ impl Rules {
         self.entries.len()
     }
 
-    /// Whether there is no rule.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// A rule.
     pub fn entry(&self, rule: usize) -> &RuleEntry {
         &self.entries[rule]

@@ -26,4 +26,4 @@ mod uplink;
 
 pub use event::SessionEvent;
 pub use record::SessionRecord;
-pub use state::{Health, LEASE_DEFAULT_S, Session, Turn};
+pub use state::{Session, Turn};
