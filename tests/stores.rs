@@ -3,6 +3,7 @@
 //! [`a_store_is_recorded`] makes one of the version that runs; `tests/data/stores/README.md` says
 //! when and how.
 
+#![expect(clippy::disallowed_methods, reason = "tests run the program and read its files")]
 #![expect(
     clippy::unwrap_used,
     reason = "helpers of tests assert by panicking; clippy only knows functions marked as tests"
@@ -16,7 +17,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edgetwin::wire::Op;
+use edgetwin::testing::Op;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
