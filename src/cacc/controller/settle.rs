@@ -71,7 +71,7 @@ impl Controller {
     }
 
     /// Decides for those nodes of which something changed that a decision starts from.
-    fn decide(&self, slots: &[Slot], now_us: i64) -> Vec<(Slot, Option<Decided>)> {
+    fn decide(&mut self, slots: &[Slot], now_us: i64) -> Vec<(Slot, Option<Decided>)> {
         let mut decided: Vec<(Slot, Option<Decided>)> = Vec::with_capacity(slots.len());
         let mut inputs = Vec::with_capacity(slots.len());
         let mut places = Vec::with_capacity(slots.len());
@@ -86,8 +86,12 @@ impl Controller {
                 inputs.push(session.input(self.rules.layers(*slot)));
             }
         }
-        for (place, one) in places.into_iter().zip(decide::decide(&mut inputs, now_us)) {
+        let results = decide::decide(&mut inputs, now_us);
+        for (place, one) in places.into_iter().zip(results) {
             decided[place].1 = one;
+            if let Some(session) = &mut self.sessions[decided[place].0.index()] {
+                session.undecided = false;
+            }
         }
         decided
     }
@@ -96,15 +100,17 @@ impl Controller {
     fn deliver(&mut self, slot: Slot, decided: Option<Decided>, now_us: i64) {
         let Self { facts, rules, sessions, pending, .. } = self;
         let Some(Some(session)) = sessions.get_mut(slot.index()) else { return };
+        if session.undecided {
+            // Delivering to a node before this one changed what its decision starts from.
+            return self.mark(slot);
+        }
         let layers = rules.layers(slot);
         let source = |rule: &str| rules.source(slot, rule);
         let since = |rule: &str| -> i64 {
             layers.iter().find(|layer| **layer.name == *rule).map_or(0, |layer| layer.since_us)
         };
         let mut turn = Turn { now_us, twin: facts.of(slot).twin.as_deref(), pending };
-        if session.undecided {
-            session.decide(decided, &layers, source, &mut turn);
-        }
+        session.decide(decided, &layers, source, &mut turn);
         session.deliver(source, since, &mut turn);
         if let Some(due_us) = session.next_due(now_us)
             && due_us < session.due_us

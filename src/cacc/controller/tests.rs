@@ -1192,6 +1192,18 @@ fn play(steps: &[Step], rules: Vec<Rule>, names: &[&str]) -> World {
     world
 }
 
+/// Delivering to one node may move a rule about nodes that were decided in the same settling.
+#[test]
+fn a_decision_that_an_earlier_delivery_outdated_is_made_again() {
+    use Step::{Answer, Clock, Pass, Read};
+    let steps = [Read(2, 0), Read(1, 7), Pass(2 * S), Answer(1), Clock(60 * S), Pass(0)];
+    let one = play(&steps, rules(), &NAMES);
+    let other = play(&steps, rules(), &["c", "a", "b"]);
+    for name in NAMES {
+        assert_eq!(one.explain(name)["desired"], other.explain(name)["desired"], "{name}");
+    }
+}
+
 /// A full disk: what could not be stored is not said, and is stored and said when there is space.
 #[test]
 fn what_could_not_be_stored_is_stored_and_said_later() {

@@ -26,7 +26,6 @@ impl Session {
         source: impl Fn(&str) -> Option<Source>,
         turn: &mut Turn<'_>,
     ) {
-        self.undecided = false;
         let before = self.transmission.decision.as_ref();
         let safety = before.and_then(|before| before.safety);
         let mut changed = false;
