@@ -35,3 +35,24 @@ pub fn list_words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
         None => "none".to_owned(),
     }
 }
+/// A text for people, without its end if it is longer than `max` characters.
+pub fn cut(text: &str, max: usize) -> std::borrow::Cow<'_, str> {
+    match text.char_indices().nth(max) {
+        None => text.into(),
+        Some((at, _)) => {
+            let left_out = text[at..].chars().count();
+            format!("{}… ({left_out} more characters)", &text[..at]).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(cut("äöü", 3), "äöü");
+        assert_eq!(cut("äöüß!", 3), "äöü… (2 more characters)");
+    }
+}

@@ -1,26 +1,27 @@
-//! `edgetwin explain`: the words of the types, for a kind, a field or an error code.
+//! `edgetwin explain`: what a kind, a field, an error code or an expression means.
 
 use serde_json::json;
 
 use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Global, Outcome};
 use crate::base::text::suggest;
+use crate::cacc::expr::reference::{Entry, REFERENCE};
 use crate::kinds::Kind;
 use crate::manifest::Code;
 use crate::manifest::schema::{self, Explanation};
 
-/// Explain a kind, a field of it, the code of a mistake, or why a node talks as it does.
+/// Explain a kind, a field, a code, the expressions of rules, or how a node transmits and why
 ///
-/// Without an argument, lists the kinds; `edgetwin explain codes` lists the codes.
-/// The words are those of the schema and of the editor's help. `edgetwin explain node
-/// NAMESPACE/NAME` asks the runtime which rules hold, who won each field, and how far the node is.
+/// Without an argument, lists the kinds; `edgetwin explain codes` lists the codes, and `edgetwin
+/// explain expressions` what a rule's `when` can name and call. `edgetwin explain node
+/// NAMESPACE/NAME` asks the runtime which rules are active for a node and what each of them sets.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  edgetwin explain ContextRule\n  edgetwin explain Service.balancing\n  \
                         edgetwin explain ET0203\n  edgetwin explain node lab/north-1"
 )]
 pub(super) struct Args {
-    /// KIND, KIND.field.field, ETxxxx or node
+    /// KIND, KIND.field.field, ETxxxx, codes, expressions or node
     #[arg(value_name = "WHAT")]
     what: Option<String>,
     /// The node: NAMESPACE/NAME, or NAME with -n
@@ -48,6 +49,10 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
     };
     if what == "codes" {
         codes(output);
+        return Ok(Outcome::Done);
+    }
+    if matches!(what.as_str(), "expressions" | "expression" | "functions") {
+        expressions(output);
         return Ok(Outcome::Done);
     }
     let like_code = what.len() >= 3
@@ -119,6 +124,29 @@ fn kinds(output: &mut Output) {
                 })
                 .collect();
             output.table(&["KIND", "SHORT", "SAYS"], &rows);
+        }
+    }
+}
+
+fn expressions(output: &mut Output) {
+    match output.format() {
+        Format::Name => REFERENCE.iter().for_each(|entry| output.line(entry.form)),
+        Format::Json | Format::Yaml => {
+            let item = |entry: &Entry| json!({ "group": entry.group, "form": entry.form, "meaning": entry.meaning });
+            let items: Vec<_> = REFERENCE.iter().map(item).collect();
+            let value = json!({ "kind": "List", "items": items });
+            if output.format() == Format::Json { output.json(&value) } else { output.yaml(&value) }
+        }
+        Format::Table | Format::Wide => {
+            let mut text =
+                "Conditions of rules are written in the Common Expression Language.\n".to_owned();
+            for group in REFERENCE.chunk_by(|a, b| a.group == b.group) {
+                text += &format!("\n{}\n", group[0].group);
+                for entry in group {
+                    text += &format!("  {}\n{}\n", entry.form, wrap(entry.meaning, 6));
+                }
+            }
+            output.text(&text);
         }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::region::Region;
 use super::source::Source;
+use crate::base::text::cut;
 
 /// Most diagnostics that one run keeps; the rest are counted. A file of another format makes
 /// one for each line, and nobody reads ten thousand of them.
@@ -172,7 +173,7 @@ codes! {
         "The setting belongs to another classifier, program or function than the one chosen.";
     ExpressionSyntax = "ET0401", "An expression is not CEL",
         "Conditions are written in the Common Expression Language: `&&`, `||`, `!`, comparisons, \
-         arithmetic, `in`, and the functions that `edgetwin explain ContextRule.when` lists. \
+         arithmetic, `in`, and the functions that `edgetwin explain expressions` lists. \
          Durations are written `10s`, `1h`.";
     UnknownName = "ET0402", "An expression uses a name that does not exist",
         "A bare name is a property of the rule's twins; `feature.property` where two features \
@@ -182,7 +183,7 @@ codes! {
          lacks a unit: write `age(p) > 10s`.";
     UnknownFunction = "ET0404", "An expression calls a function that does not exist",
         "The functions are verdict, age, avg, min, max, stddev, rate, count, any, all, value, \
-         label, channel, has, abs.";
+         label, channel, has, abs. `edgetwin explain expressions` says what each does.";
     WrongArguments = "ET0405", "A function is called with the wrong arguments",
         "`avg`, `min`, `max`, `stddev`, `rate` and `count` take a property and a duration, `age` \
          and `any` a property, `verdict` a service's name in quotes.";
@@ -261,7 +262,7 @@ impl Diagnostic {
             line: region.at.line,
             column: region.at.column,
             width: region.width,
-            message: message.into(),
+            message: cut(&message.into(), TEXT_MAX).into_owned(),
             label: String::new(),
             help: Vec::new(),
             source_line: None,
@@ -281,14 +282,14 @@ impl Diagnostic {
     /// Adds words at the marked place.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = label.into();
+        self.label = cut(&label.into(), TEXT_MAX).into_owned();
         self
     }
 
     /// Adds a cure.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help.push(help.into());
+        self.help.push(cut(&help.into(), TEXT_MAX).into_owned());
         self
     }
 
@@ -373,6 +374,9 @@ impl Diagnostic {
 
 /// Most characters of a line that are shown.
 const EXCERPT_LEN_MAX: usize = 160;
+
+/// Longest message, label or hint, in characters: names and values in it may be of any length.
+const TEXT_MAX: usize = 600;
 
 /// The part of a line around the marked place, with tabs as spaces and control characters out
 /// of the way, and where the mark is in it.

@@ -63,3 +63,14 @@ fn all_kinds_are_listed() {
     assert_eq!(run.code, 0);
     assert_eq!(run.stdout.lines().count(), 13);
 }
+
+#[test]
+fn the_functions_of_conditions_are_a_topic() {
+    let run = edgetwin(&["explain", "expressions"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    for form in ["avg(temperature, 5m)", "verdict(\"SERVICE\").label", "age(temperature)"] {
+        assert!(run.stdout.contains(form), "{}", run.stdout);
+    }
+    let named = edgetwin(&["explain", "functions", "-o", "name"]);
+    assert!(named.stdout.contains("abs("), "{}", named.stdout);
+}

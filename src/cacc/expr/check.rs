@@ -57,6 +57,17 @@ const NODE_FIELDS: &[(&str, NodeField)] = &[
     ("program", NodeField::Program),
 ];
 
+/// The names of all functions and fields.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    let functions = FUNCTIONS.iter().copied();
+    let verdict = VERDICT_FIELDS.iter().map(|(name, _)| *name);
+    let channel = CHANNEL_FIELDS.iter().map(|(name, _)| *name);
+    let link = LINK_FIELDS.iter().map(|(name, _)| *name);
+    let node = NODE_FIELDS.iter().map(|(name, _)| *name);
+    functions.chain(verdict).chain(channel).chain(link).chain(node)
+}
+
 /// What a name stands for before its field is taken.
 enum Subject<'a> {
     Feature(&'a str),

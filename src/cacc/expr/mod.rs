@@ -28,6 +28,7 @@
 mod check;
 pub mod eval;
 mod parse;
+pub mod reference;
 mod term;
 
 use std::collections::BTreeSet;
