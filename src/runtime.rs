@@ -175,6 +175,12 @@ impl Runtime {
             mqtt: mqtt.as_ref().map(TcpListener::local_addr).transpose().map_err(state)?,
             eureka: eureka.local_addr().map_err(state)?,
         };
+        tracing::info!(
+            http = %addresses.http,
+            mqtt = addresses.mqtt.map(tracing::field::display),
+            eureka = %addresses.eureka,
+            "listening"
+        );
         let lock = lock(&config.state)?;
         let disk = DiskDirectory::open(&config.state.join("log")).map_err(state)?;
         let telemetry = Arc::new(Telemetry::default());
@@ -274,12 +280,14 @@ impl Runtime {
 
         let ended = tokio::task::spawn_blocking(move || mqtt.join()).await;
         if !matches!(ended, Ok(Ok(()))) {
-            tracing::error!("the MQTT thread had panicked");
+            let remedy = "restart the runtime, and report it";
+            tracing::error!(remedy, "the MQTT thread panicked");
         }
         self.writer.commit();
         let committer = self.committer;
         if tokio::task::spawn_blocking(move || committer.end()).await.is_err() {
-            tracing::error!("the committing thread could not be ended");
+            let remedy = "restart the runtime, and report it";
+            tracing::error!(remedy, "the committing thread could not be ended");
         }
         Ok(())
     }
@@ -345,7 +353,10 @@ fn mqtt_thread(
             };
             match TcpListener::from_std(listener) {
                 Ok(listener) => listener::serve(listener, context, stop).await,
-                Err(error) => tracing::error!(%error, "the MQTT listener cannot be used"),
+                Err(error) => {
+                    let remedy = "restart the runtime, and report it";
+                    tracing::error!(%error, remedy, "the MQTT listener cannot be used");
+                }
             }
         });
     })
@@ -393,7 +404,10 @@ async fn snapshots(writer: Arc<Writer>, telemetry: Arc<Telemetry>) {
                     "no snapshot could be written: {error}; the log goes on, a start takes longer"
                 ),
             ),
-            Err(error) => tracing::error!(%error, "the snapshot thread had panicked"),
+            Err(error) => {
+                let remedy = "restart the runtime, and report it";
+                tracing::error!(%error, remedy, "the snapshot thread panicked");
+            }
         }
     }
 }

@@ -70,6 +70,7 @@ const OUTSIDE: [(&str, &str); 20] = [
 const IO: &[(&str, &str)] = &[
     ("base/clock.rs", "reads the wall clock for everybody"),
     ("base/http/", "sockets and time limits of HTTP servers and clients"),
+    ("base/telemetry/log.rs", "writes to stderr, stamps and folds lines"),
     ("bench/", "measures"),
     ("broker/listener/", "MQTT connections"),
     ("cacc/driver.rs", "feeds the controller with time, and carries out its effects"),
@@ -619,4 +620,23 @@ fn nothing_is_ignored_or_left_undone() {
             assert!(!text.contains(word), "{} holds {word}", path.display());
         }
     }
+}
+
+#[test]
+fn every_logged_failure_has_a_remedy() {
+    let mut lacking = Vec::new();
+    for path in rust_files(&root().join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for start in ["tracing::warn!(", "tracing::error!("] {
+            for call in code.split(start).skip(1) {
+                let call = call.split(");").next().unwrap();
+                // Summaries of the log show what was logged with its remedy before.
+                if !call.contains("remedy") && !call.contains("FOLDED") {
+                    lacking.push(format!("{}: {start}{call}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(lacking.is_empty(), "what should a person do?\n{}", lacking.join("\n"));
 }

@@ -43,7 +43,12 @@ impl TemporaryDirectory {
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, path = %self.0.display(), "a temporary directory is left");
+            tracing::warn!(
+                %error,
+                path = %self.0.display(),
+                remedy = "remove it",
+                "a temporary directory is left"
+            );
         }
     }
 }
@@ -151,7 +156,11 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.ended && (self.child.kill().is_err() || self.child.wait().is_err()) {
-            tracing::warn!(pid = self.child.id(), "a process may be left");
+            tracing::warn!(
+                pid = self.child.id(),
+                remedy = "end it with `kill`",
+                "a process may be left"
+            );
         }
     }
 }

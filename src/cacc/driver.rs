@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::controller::{Controller, Observed};
+use super::controller::{Controller, Counts, Observed};
 use super::decide::NodeSpec;
 use super::effects::{DOCUMENTS, Effects, FeatureEdit, Note, Stage};
 use super::facts::{HistoryRequest, TRANSMISSION};
@@ -32,8 +32,6 @@ use crate::wire::Uplink;
 use crate::wire::{Leaf, Topic};
 use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
 
-/// Lines that wait for whoever shows them; one who is slower misses some.
-const LINES_MAX: usize = 256;
 /// Time after which decisions that could not be stored are stored again, as on a full disk.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Bytes of the log that are read back for windows, some 1.5 million readings. Where a window
@@ -48,7 +46,6 @@ pub struct Control {
     wake: Notify,
     /// There is a rule, or a node.
     needed: AtomicBool,
-    lines: broadcast::Sender<String>,
     writer: Arc<Writer>,
     aggregates: Arc<Aggregates>,
     telemetry: Arc<Telemetry>,
@@ -88,7 +85,6 @@ impl Control {
             wake: Notify::new(),
             // Twins that somebody steered have nodes without a manifest.
             needed: AtomicBool::new(!documents.is_empty()),
-            lines: broadcast::Sender::new(LINES_MAX),
             writer,
             aggregates,
             telemetry,
@@ -96,11 +92,6 @@ impl Control {
         });
         control.writer.add_sink(Arc::new(Feed(control.clone())));
         control
-    }
-
-    /// Lines for whoever watches: a rule became active, a command was applied.
-    pub fn lines(&self) -> broadcast::Receiver<String> {
-        self.lines.subscribe()
     }
 
     /// Sets what a node is, or with `None` that a twin has none any more.
@@ -157,6 +148,11 @@ impl Control {
         lock(&self.controller).explain(id, now_us())
     }
 
+    /// How many nodes there are, are online, and have commands under way.
+    pub fn counts(&self) -> Counts {
+        lock(&self.controller).counts()
+    }
+
     /// The commands that are remembered.
     pub fn commands(&self) -> Vec<Value> {
         lock(&self.controller).commands()
@@ -165,6 +161,8 @@ impl Control {
     fn put(&self, input: Input) {
         if lock(&self.inbox).push(input) {
             self.telemetry.context_missed.inc();
+            let remedy = "have nodes send less often; the state of all twins is read again";
+            tracing::warn!(remedy, "changes of twins came faster than rules could be judged");
         }
         self.wake.notify_one();
     }
@@ -391,12 +389,13 @@ impl Control {
             .record(took);
         }
         for Note { warning, reason, object, message, show } in notes {
-            let severity = if warning { Severity::Warning } else { Severity::Normal };
-            if show {
-                // Nobody need watch.
-                drop(self.lines.send(message.clone()));
+            match (warning, show) {
+                (false, true) => self.telemetry.announce(now_us(), reason, object, message),
+                _ => {
+                    let severity = if warning { Severity::Warning } else { Severity::Normal };
+                    self.telemetry.event(now_us(), severity, reason, object, message);
+                }
             }
-            self.telemetry.event(now_us(), severity, reason, object, message);
         }
         true
     }

@@ -226,7 +226,7 @@ impl Client {
 
     fn unreachable(&self) -> CliError {
         CliError::new(ErrorKind::Unreachable, format!("no runtime answers at {}", self.server))
-            .hint("start one with `edgetwin run`, in another terminal")
+            .hint(format!("start one with `{} run`, in another terminal", super::program()))
             .hint("one that is elsewhere is named by `--server URL` or EDGETWIN_SERVER")
     }
 
@@ -250,10 +250,10 @@ impl Client {
                 401 | 403 => ErrorKind::Unauthorised,
                 _ => ErrorKind::Failed,
             };
-            let said = CliError::new(kind, message);
+            let failure = CliError::new(kind, message);
             return Err(match value["description"].as_str() {
-                Some(hint) => said.hint(hint),
-                None => said,
+                Some(hint) => failure.hint(hint),
+                None => failure,
             });
         }
         let kind = match (answer.status, words("code")) {
@@ -266,10 +266,10 @@ impl Client {
             (401 | 403, _) => ErrorKind::Unauthorised,
             _ => ErrorKind::Failed,
         };
-        let said = CliError::new(kind, words("message"));
+        let failure = CliError::new(kind, words("message"));
         Err(match words("hint") {
-            "" => said,
-            hint => said.hint(hint),
+            "" => failure,
+            hint => failure.hint(hint),
         })
     }
 }

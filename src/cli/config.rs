@@ -83,7 +83,7 @@ const SETTINGS: [Setting; 7] = [
 
 /// A setting as a file says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Said {
+struct FileSetting {
     name: &'static str,
     values: Vec<String>,
     line: usize,
@@ -94,7 +94,7 @@ struct Said {
 pub(super) struct Config {
     /// The file, if there is one.
     path: Option<PathBuf>,
-    said: Vec<Said>,
+    from_file: Vec<FileSetting>,
 }
 
 impl Config {
@@ -129,13 +129,13 @@ impl Config {
         let one = |name, value: Option<Spanned<String>>| {
             let value = value?;
             let line = line_of(text, value.span().start);
-            Some(Said { name, values: vec![value.into_inner()], line })
+            Some(FileSetting { name, values: vec![value.into_inner()], line })
         };
         let hosts = file.allow_host.map(|hosts| {
             let line = line_of(text, hosts.span().start);
-            Said { name: "allow-host", values: hosts.into_inner(), line }
+            FileSetting { name: "allow-host", values: hosts.into_inner(), line }
         });
-        let said = [
+        let from_file = [
             one("server", file.server),
             one("state", file.state),
             one("http", file.http),
@@ -144,17 +144,19 @@ impl Config {
             hosts.filter(|hosts| !hosts.values.is_empty()),
             one("broker.url", file.broker.map(|broker| broker.url)),
         ];
-        Ok(Self { path: Some(path), said: said.into_iter().flatten().collect() })
+        Ok(Self { path: Some(path), from_file: from_file.into_iter().flatten().collect() })
     }
 
     /// The command with the file's values as defaults.
     pub(super) fn defaults_in(&self, command: Command) -> Command {
-        self.said.iter().fold(command, |command, said| {
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.name == said.name) else {
+        let command = self.clients_follow(command);
+        self.from_file.iter().fold(command, |command, from_file| {
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.name == from_file.name)
+            else {
                 return command;
             };
             let values: Vec<_> =
-                said.values.iter().cloned().map(clap::builder::OsStr::from).collect();
+                from_file.values.iter().cloned().map(clap::builder::OsStr::from).collect();
             let with = |command: Command| {
                 command.mut_arg(setting.flag, |argument| argument.default_values(values))
             };
@@ -162,14 +164,52 @@ impl Config {
         })
     }
 
+    /// Where clients look for the runtime follows from where it listens, unless it is set, too:
+    /// `--server` from `http`, and the broker of `simulate` from `broker.url` or `mqtt`.
+    fn clients_follow(&self, command: Command) -> Command {
+        let listens = |name: &str, variable: &str| {
+            let set = std::env::var(variable).ok().filter(|text| !text.is_empty());
+            set.or_else(|| self.named(name).and_then(|from_file| from_file.values.first().cloned()))
+        };
+        let mut command = command;
+        if let Some(http) =
+            listens("http", "EDGETWIN_HTTP").filter(|_| self.named("server").is_none())
+        {
+            let server = clap::builder::OsStr::from(format!("http://{http}"));
+            command = command.mut_arg("server", |argument| argument.default_value(server));
+        }
+        let broker =
+            self.named("broker.url").and_then(|from_file| from_file.values.first().cloned());
+        let own = || listens("mqtt", "EDGETWIN_MQTT").map(|mqtt| format!("mqtt://{mqtt}"));
+        if let Some(broker) = broker.or_else(own) {
+            let broker = clap::builder::OsStr::from(broker);
+            command = command.mut_subcommand("simulate", |command| {
+                command.mut_arg("broker", |argument| argument.default_value(broker))
+            });
+        }
+        command
+    }
+
+    fn named(&self, name: &str) -> Option<&FileSetting> {
+        self.from_file.iter().find(|from_file| from_file.name == name)
+    }
+
     fn origin(&self, setting: &Setting, source: Option<ValueSource>, matched: &str) -> String {
-        let said = self.said.iter().find(|said| said.name == setting.name);
-        match (source, said, &self.path) {
+        let from_file = self.from_file.iter().find(|from_file| from_file.name == setting.name);
+        match (source, from_file, &self.path) {
             (Some(ValueSource::CommandLine), ..) => format!("--{matched}"),
             (Some(ValueSource::EnvVariable), ..) => {
                 format!("EDGETWIN_{}", matched.replace('-', "_").to_uppercase())
             }
-            (_, Some(said), Some(path)) => format!("{}:{}", path.display(), said.line),
+            (_, Some(from_file), Some(path)) => format!("{}:{}", path.display(), from_file.line),
+            (_, None, path) if setting.name == "server" => {
+                let variable = std::env::var_os("EDGETWIN_HTTP").is_some_and(|set| !set.is_empty());
+                match (variable, self.named("http"), path) {
+                    (true, ..) => "EDGETWIN_HTTP".to_owned(),
+                    (_, Some(http), Some(path)) => format!("{}:{}", path.display(), http.line),
+                    _ => "default".to_owned(),
+                }
+            }
             _ => "default".to_owned(),
         }
     }
@@ -258,8 +298,12 @@ mod tests {
     #[test]
     fn a_file_names_settings_with_their_lines() {
         let config = parse("# ours\nstate = \"/s\"\n\n[broker]\nurl = \"mqtt://b\"\n").unwrap();
-        let said = |name, value: &str, line| Said { name, values: vec![value.to_owned()], line };
-        assert_eq!(config.said, [said("state", "/s", 2), said("broker.url", "mqtt://b", 5)]);
+        let from_file =
+            |name, value: &str, line| FileSetting { name, values: vec![value.to_owned()], line };
+        assert_eq!(
+            config.from_file,
+            [from_file("state", "/s", 2), from_file("broker.url", "mqtt://b", 5)]
+        );
     }
 
     #[test]
@@ -275,14 +319,14 @@ mod tests {
         let text = "server = \"a\"\nstate = \"b\"\nhttp = \"c\"\nmqtt = \"d\"\neureka = \"e\"\n\
                     allow-host = [\"f\", \"g\"]\nbroker.url = \"h\"\n";
         let config = parse(text).unwrap();
-        assert_eq!(config.said.len(), SETTINGS.len());
+        assert_eq!(config.from_file.len(), SETTINGS.len());
         let mut command = config.defaults_in(super::super::command());
         command.build();
         let run = command.find_subcommand("run").unwrap();
-        for (setting, said) in SETTINGS.iter().zip(&config.said) {
-            assert_eq!(setting.name, said.name);
+        for (setting, from_file) in SETTINGS.iter().zip(&config.from_file) {
+            assert_eq!(setting.name, from_file.name);
             let flag = run.get_arguments().find(|flag| flag.get_id() == setting.flag).unwrap();
-            assert_eq!(flag.get_default_values(), said.values.as_slice(), "{}", setting.name);
+            assert_eq!(flag.get_default_values(), from_file.values.as_slice(), "{}", setting.name);
         }
     }
 }

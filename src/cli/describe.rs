@@ -1,4 +1,4 @@
-//! `edgetwin describe`: one object, its conditions and what happened to it, for people.
+//! `edgetwin describe`: one object, its conditions and its events, for people.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Global, Outcome};
 use crate::base::clock::now_us;
 
-/// Show all about an object: what it asks for, how it is, and what happened to it.
+/// Show all about an object: what it asks for, its status and its events.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  edgetwin describe svc data-anomaly\n  edgetwin describe twin node-1 -n lab"
@@ -64,8 +64,8 @@ fn sentence(item: &Value, client: &Client) -> Option<String> {
     }
     let (namespace, name) = (text(item, "/metadata/namespace"), text(item, "/metadata/name"));
     // A twin without a node is no mistake.
-    let told = client.get(&format!("/explain/node/{namespace}/{name}")).ok()?;
-    Some(text(&told, "/sentence"))
+    let explained = client.get(&format!("/explain/node/{namespace}/{name}")).ok()?;
+    Some(text(&explained, "/sentence"))
 }
 
 fn describe(item: &Value, events: &[&Value], now_us: i64) -> String {

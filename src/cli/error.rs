@@ -1,6 +1,6 @@
 //! Errors of the command line: a kind, a chain of causes, hints; one renderer, one exit code.
 //!
-//! Verbs make a [`CliError`] from the errors of the modules they call, in the user's words, and
+//! Verbs make a [`CliError`] from the errors of the modules they call, in terms of the user, and
 //! add a hint where the cure is known. Nothing else prints an error.
 //!
 //! Not here: mistakes in manifests (`manifest::diagnostic`), which a [`CliError`] can carry.
@@ -12,18 +12,16 @@ use serde_json::{Value, json};
 
 use super::Colour;
 use super::output::{Format, Output};
+use crate::base::text::cut;
 use crate::manifest::diagnostic::{self, Diagnostic};
 
 /// What sort of failure it is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "the verbs that talk to a runtime are not there yet")]
 pub(super) enum ErrorKind {
     /// It did not work: 1.
     Failed,
     /// It was not ready in the time given: 3.
     NotReady,
-    /// Some of it was applied, some not: 4.
-    PartlyApplied,
     /// Something else changed it meanwhile, or is in the way: 5.
     Conflict,
     /// Not allowed, or not known who asks: 6.
@@ -56,7 +54,6 @@ impl ErrorKind {
         match self {
             Self::Failed => "The command failed.",
             Self::NotReady => "The objects were not ready in the time given.",
-            Self::PartlyApplied => "Some objects were applied, some were not.",
             Self::Conflict => "Something else changed the object meanwhile, or is in the way.",
             Self::Unauthorised => "The caller is unknown or lacks a permission.",
             Self::Usage => "The arguments are wrong.",
@@ -71,7 +68,6 @@ impl ErrorKind {
         match self {
             Self::Failed => 1,
             Self::NotReady => 3,
-            Self::PartlyApplied => 4,
             Self::Conflict => 5,
             Self::Unauthorised => 6,
             Self::Usage => 64,
@@ -86,7 +82,6 @@ impl ErrorKind {
         match self {
             Self::Failed => "failed",
             Self::NotReady => "not-ready",
-            Self::PartlyApplied => "partly-applied",
             Self::Conflict => "conflict",
             Self::Unauthorised => "unauthorised",
             Self::Usage => "usage",
@@ -96,6 +91,10 @@ impl ErrorKind {
         }
     }
 }
+
+/// Longest message, cause or hint that is printed, in characters: what a manifest or a runtime put
+/// into it may be of any length.
+const TEXT_MAX: usize = 600;
 
 /// Why a verb failed.
 #[derive(Debug, Clone)]
@@ -118,11 +117,11 @@ struct Mistakes {
 }
 
 impl CliError {
-    /// A failure in the user's words.
+    /// A failure, in terms of the user.
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Content {
             kind,
-            message: message.into(),
+            message: cut(&message.into(), TEXT_MAX).into_owned(),
             causes: Vec::new(),
             hints: Vec::new(),
             mistakes: None,
@@ -143,7 +142,7 @@ impl CliError {
         error
     }
 
-    /// A failure whose words have been printed as data already: only the exit code is left.
+    /// A failure that has been printed as data already: only the exit code is left.
     pub(super) fn silent(kind: ErrorKind) -> Self {
         Self::new(kind, String::new())
     }
@@ -153,7 +152,7 @@ impl CliError {
     pub(super) fn because(mut self, error: &dyn std::error::Error) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
-            self.0.causes.push(error.to_string());
+            self.0.causes.push(cut(&error.to_string(), TEXT_MAX).into_owned());
             next = error.source();
         }
         self
@@ -162,7 +161,7 @@ impl CliError {
     /// Adds a cure.
     #[must_use]
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hints.push(hint.into());
+        self.0.hints.push(cut(&hint.into(), TEXT_MAX).into_owned());
         self
     }
 
@@ -225,22 +224,24 @@ impl CliError {
 
 /// Where to print before the arguments are known to be right: as far as they can be read.
 pub(super) fn output(arguments: &[OsString]) -> Output {
-    let words: Vec<String> =
+    let arguments: Vec<String> =
         arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let after = |flag: &str| {
-        words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1)).cloned()
+        arguments.iter().position(|word| word == flag).and_then(|at| arguments.get(at + 1)).cloned()
     };
     let json = ["-o", "--output"].iter().any(|flag| after(flag).as_deref() == Some("json"))
-        || words.iter().any(|word| matches!(word.as_str(), "-ojson" | "-o=json" | "--output=json"));
+        || arguments
+            .iter()
+            .any(|word| matches!(word.as_str(), "-ojson" | "-o=json" | "--output=json"));
     let colour = match (
         after("--color").as_deref(),
-        words.iter().find_map(|word| word.strip_prefix("--color=")),
+        arguments.iter().find_map(|word| word.strip_prefix("--color=")),
     ) {
         (Some("never"), _) | (_, Some("never")) => Colour::Never,
         (Some("always"), _) | (_, Some("always")) => Colour::Always,
         _ => Colour::Auto,
     };
-    Output::new(if json { Format::Json } else { Format::Table }, colour)
+    Output::new(if json { Format::Json } else { Format::Table }, colour, false)
 }
 
 /// What clap says: help and version are data, all else is a usage error (64, not clap's 2).
@@ -250,7 +251,10 @@ pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if !error.use_stderr() {
         let text = if output.colour_stdout() { text.ansi().to_string() } else { text.to_string() };
         output.text(&text);
-        return ExitCode::SUCCESS;
+        return match output.finish() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => error.report(&mut output),
+        };
     }
     if output.format() == Format::Json {
         let plain = text.to_string();
@@ -259,6 +263,7 @@ pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         return CliError::new(ErrorKind::Usage, message).hint("try `--help`").report(&mut output);
     }
     let text = if output.colour_stderr() { text.ansi().to_string() } else { text.to_string() };
-    output.error_text(&text);
+    let lines: Vec<_> = text.lines().map(|line| cut(line, TEXT_MAX)).collect();
+    output.error_text(&format!("{}\n", lines.join("\n")));
     ExitCode::from(ErrorKind::Usage.exit_code())
 }

@@ -1,4 +1,4 @@
-//! `edgetwin events`: what a person who runs the twins should know of.
+//! `edgetwin events`: the latest events of a runtime.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ use super::output::{Format, Output};
 use super::{CliError, Global, Outcome};
 use crate::base::clock::now_us;
 
-/// Show what happened: refused readings, services without instances, what was trained.
+/// Show events: refused readings, services without instances, models that were trained
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  edgetwin events\n  edgetwin events -w --warnings")]
 pub(super) struct Args {
-    /// Go on with what happens from now on, until Ctrl-C
+    /// Go on with new events until Ctrl-C
     #[arg(short, long)]
     watch: bool,
-    /// Only what calls for someone
+    /// Only warnings
     #[arg(long)]
     warnings: bool,
 }
@@ -30,13 +30,16 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
         here && (!args.warnings || event["type"] == "Warning")
     };
     if args.watch {
+        let mut widths = Vec::new();
         client.follow("/events?watch=true", |event| {
             if wanted(event) {
                 match output.format() {
                     Format::Json => output.line(&event.to_string()),
                     Format::Yaml => output.text(&format!("---\n{}", yaml(event))),
                     Format::Name => output.line(&text(event, "/object")),
-                    Format::Table | Format::Wide => output.line(&row(event, false).join("  ")),
+                    Format::Table | Format::Wide => {
+                        output.followed_table(&HEAD, &[row(event, false)], &[], &mut widths);
+                    }
                 }
             }
         })?;
@@ -49,7 +52,7 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
         Format::Json => output.json(&json!({ "kind": "List", "items": events })),
         Format::Yaml => output.yaml(&json!({ "kind": "List", "items": events })),
         Format::Name => events.iter().for_each(|event| output.line(&text(event, "/object"))),
-        Format::Table | Format::Wide if events.is_empty() => output.note("Nothing happened."),
+        Format::Table | Format::Wide if events.is_empty() => output.note("No events."),
         Format::Table | Format::Wide => {
             let rows: Vec<Vec<String>> = events.iter().map(|event| row(event, true)).collect();
             output.table(&HEAD, &rows);

@@ -17,47 +17,51 @@ pub(super) fn run(name: &str, global: &Global, output: &mut Output) -> Result<Ou
         return Err(CliError::new(ErrorKind::Usage, "a node is NAMESPACE/NAME"));
     }
     let client = Client::new(&global.server)?;
-    let told = client.get(&format!("/explain/node/{namespace}/{name}"))?;
+    let explained = client.get(&format!("/explain/node/{namespace}/{name}"))?;
     match output.format() {
-        Format::Json => output.json(&told),
-        Format::Yaml => output.yaml(&told),
-        Format::Name => output.line(&text(&told, "/node")),
+        Format::Json => output.json(&explained),
+        Format::Yaml => output.yaml(&explained),
+        Format::Name => output.line(&text(&explained, "/node")),
         Format::Table | Format::Wide => {
-            output.text(&head(&told));
-            rules(&told, output);
-            facts(&told, output);
-            output.text(&tail(&told));
+            output.text(&head(&explained));
+            rules(&explained, output);
+            facts(&explained, output);
+            output.text(&tail(&explained));
         }
     }
     Ok(Outcome::Done)
 }
 
 /// The sentence, and desired against reported.
-fn head(told: &Value) -> String {
-    let mut out = format!("{}\n\n", text(told, "/sentence"));
+fn head(explained: &Value) -> String {
+    let mut out = format!("{}\n\n", text(explained, "/sentence"));
     let mut line = |name: &str, value: String| {
         if !value.is_empty() {
             // Writing to a string cannot fail.
             let _infallible = writeln!(out, "{:<12} {value}", format!("{name}:"));
         }
     };
-    line("Node", text(told, "/node"));
-    let presence = text(told, "/presence/state");
-    let seen = match text(told, "/presence/lastSeen") {
+    line("Node", text(explained, "/node"));
+    let presence = text(explained, "/presence/state");
+    let seen = match text(explained, "/presence/lastSeen") {
         seen if seen.is_empty() => presence,
         seen => format!("{presence}, last seen at {seen}"),
     };
     line("Presence", seen);
-    line("Health", fields(&told["health"]));
-    line("Safety", text(told, "/safety"));
-    line("Desired", fields(&told["desired"]));
-    line("Reported", fields(&told["reported"]));
-    let (generation, changed) = (text(told, "/generation"), text(told, "/changed"));
-    line("Generation", format!("{generation}, since {changed}, cause {}", text(told, "/cause")));
-    line("Share", fields(&told["share"]));
-    line("Trace", text(told, "/trace"));
-    if told["waiting"].is_object() {
-        let (wanted, until) = (fields(&told["waiting"]["for"]), text(told, "/waiting/until"));
+    line("Health", fields(&explained["health"]));
+    line("Safety", text(explained, "/safety"));
+    line("Desired", fields(&explained["desired"]));
+    line("Reported", fields(&explained["reported"]));
+    let (generation, changed) = (text(explained, "/generation"), text(explained, "/changed"));
+    line(
+        "Generation",
+        format!("{generation}, since {changed}, cause {}", text(explained, "/cause")),
+    );
+    line("Share", fields(&explained["share"]));
+    line("Trace", text(explained, "/trace"));
+    if explained["waiting"].is_object() {
+        let (wanted, until) =
+            (fields(&explained["waiting"]["for"]), text(explained, "/waiting/until"));
         line("Waiting", format!("{wanted}, comes at {until}"));
     }
     out
@@ -76,8 +80,8 @@ fn fields(value: &Value) -> String {
     all.join(", ")
 }
 
-fn rules(told: &Value, output: &mut Output) {
-    let rules: Vec<Vec<String>> = told["rules"]
+fn rules(explained: &Value, output: &mut Output) {
+    let rules: Vec<Vec<String>> = explained["rules"]
         .as_array()
         .into_iter()
         .flatten()
@@ -101,8 +105,8 @@ fn rules(told: &Value, output: &mut Output) {
     }
 }
 
-fn facts(told: &Value, output: &mut Output) {
-    let facts: Vec<Vec<String>> = told["facts"]
+fn facts(explained: &Value, output: &mut Output) {
+    let facts: Vec<Vec<String>> = explained["facts"]
         .as_array()
         .into_iter()
         .flatten()
@@ -121,27 +125,27 @@ fn facts(told: &Value, output: &mut Output) {
 }
 
 /// Who won each field, what is not as asked, and the command.
-fn tail(told: &Value) -> String {
+fn tail(explained: &Value) -> String {
     let mut out = String::new();
-    let winners = told["fields"].as_object().into_iter().flatten();
+    let winners = explained["fields"].as_object().into_iter().flatten();
     let won: Vec<String> =
         winners.map(|(field, by)| format!("{field} by {}", by.as_str().unwrap_or("?"))).collect();
     // Writing to a string cannot fail.
     let _infallible = writeln!(out, "\nFields:      {}", won.join(", "));
-    for refusal in told["refusals"].as_array().into_iter().flatten() {
+    for refusal in explained["refusals"].as_array().into_iter().flatten() {
         let of = |key: &str| text(refusal, key);
         let (reason, by) = (of("/reason"), of("/by"));
         let _infallible = writeln!(out, "Refused:     {reason} ({by}): {}", of("/message"));
     }
-    for actuator in told["actuators"].as_array().into_iter().flatten() {
+    for actuator in explained["actuators"].as_array().into_iter().flatten() {
         let of = |key: &str| text(actuator, key);
         let (name, by) = (of("/actuator"), of("/by"));
         let (desired, reported) = (of("/desired"), of("/reported"));
         let _infallible =
             writeln!(out, "Actuator:    {name} is {reported}, desired {desired} by {by}");
     }
-    if told["command"].is_object() {
-        let of = |key: &str| text(&told["command"], key);
+    if explained["command"].is_object() {
+        let of = |key: &str| text(&explained["command"], key);
         let why = match of("/status/reason") {
             reason if reason.is_empty() => String::new(),
             reason => format!(": {reason}"),

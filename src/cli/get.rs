@@ -17,7 +17,7 @@ use crate::twin::selector::Selector;
 ///
 /// A kind by name, plural or short name (`edgetwin explain` lists them), or `all`. `get twins` lists
 /// the twins that TwinSets make, too. What `-o yaml` prints can be applied again. `get commands` shows
-/// what was said to nodes, and what came of it.
+/// the commands of nodes and their state.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  edgetwin get twins -A\n  edgetwin get svc data-anomaly -o yaml\n  \
@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// Only objects with these labels: `room=north,floor!=2,zone in (a, b)`
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<String>,
-    /// Go on with what changes, until Ctrl-C
+    /// Go on with changes until Ctrl-C
     #[arg(short, long)]
     watch: bool,
 }
@@ -113,6 +113,17 @@ fn watch(
     let mark = if listed.contains('?') { '&' } else { '?' };
     let slash = if listed.is_empty() || listed.starts_with('?') { "" } else { "/" };
     let path = format!("/objects{slash}{listed}");
+    // The rows that are there first say how wide columns are, so that they stay aligned.
+    let mut first: Vec<Vec<String>> = Vec::new();
+    if matches!(output.format(), Format::Table | Format::Wide) {
+        for item in client.list(&listed)? {
+            let Some(kind) = item["kind"].as_str().and_then(Kind::find) else { continue };
+            let wide = output.format() == Format::Wide;
+            first.extend(
+                objects::table(kind, &[&item], in_reach.all_namespaces, wide, now_us()).rows,
+            );
+        }
+    }
     let mut widths = Vec::new();
     client.follow(&format!("{path}{mark}watch=true"), |change| {
         let object = &change["object"];
@@ -137,14 +148,14 @@ fn watch(
                 let wide = output.format() == Format::Wide;
                 let table =
                     objects::table(kind, &[object], in_reach.all_namespaces, wide, now_us());
-                output.followed_table(&table.head, &table.rows, &mut widths);
+                output.followed_table(&table.head, &table.rows, &first, &mut widths);
             }
         }
     })?;
     Ok(Outcome::Done)
 }
 
-/// What was said to nodes.
+/// The commands of nodes.
 fn commands(global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
     let client = Client::new(&global.server)?;
     let namespace = global.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);

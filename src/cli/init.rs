@@ -65,7 +65,8 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
         Format::Table | Format::Wide => {
             written.iter().for_each(|path| output.line(&format!("wrote {path}")));
             let manifests = args.directory.join("manifests");
-            output.note(&format!("\nNext: edgetwin validate {}", manifests.display()));
+            let program = super::program();
+            output.note(&format!("\nNext: {program} validate {}", manifests.display()));
         }
     }
     Ok(Outcome::Done)

@@ -13,6 +13,7 @@ mod bench;
 mod client;
 mod completion;
 mod config;
+mod console;
 mod delete;
 mod describe;
 mod diff;
@@ -26,12 +27,14 @@ mod get;
 mod init;
 mod manifests;
 mod objects;
+mod options;
 mod output;
 mod plan;
 pub mod reference;
 mod run;
 mod schema;
 mod serve;
+mod signals;
 mod simulate;
 mod train;
 mod validate;
@@ -50,6 +53,8 @@ use config::Config;
 use error::{CliError, ErrorKind};
 use output::{Format, Output};
 
+use crate::base::telemetry::log::{self, Log, LogFormat, LogOptions};
+
 /// Digital twins on one edge server: nodes, twins, EdgeAI services and context-aware control.
 ///
 /// Manifests say what there is: `edgetwin init` writes some to start with, `edgetwin validate` checks
@@ -59,7 +64,8 @@ use output::{Format, Output};
     name = "edgetwin",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 ok, 1 failed, 2 changes present, 3 not ready in time, 4 partly applied, 5 conflict,\n\
+    after_help = "`edgetwin options` lists the options of all commands.\n\n\
+                  Exit codes: 0 ok, 1 failed, 2 changes present, 3 not ready in time, 5 conflict,\n\
                   6 unauthorised, 64 usage, 69 runtime unreachable, 78 manifest invalid, 130 interrupted."
 )]
 struct Cli {
@@ -71,14 +77,22 @@ struct Cli {
     verb: Verb,
 }
 
-/// Options of all verbs.
+/// Options of all verbs. They are listed by `edgetwin options` and hidden in the help of each verb,
+/// which they would double.
 #[derive(Debug, Clone, Args)]
 struct Global {
     /// How to print data; with json, errors are JSON too
-    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table, help_heading = "Global options")]
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table, hide_short_help = true, hide_long_help = true)]
     output: Format,
     /// The namespace to look in
-    #[arg(short, long, global = true, value_name = "NAMESPACE", help_heading = "Global options")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "NAMESPACE",
+        hide_short_help = true,
+        hide_long_help = true
+    )]
     namespace: Option<String>,
     /// Look in all namespaces
     #[arg(
@@ -86,7 +100,8 @@ struct Global {
         long,
         global = true,
         conflicts_with = "namespace",
-        help_heading = "Global options"
+        hide_short_help = true,
+        hide_long_help = true
     )]
     all_namespaces: bool,
     /// The runtime to talk to
@@ -96,7 +111,8 @@ struct Global {
         env = "EDGETWIN_SERVER",
         value_name = "URL",
         default_value = "http://127.0.0.1:8080",
-        help_heading = "Global options"
+        hide_short_help = true,
+        hide_long_help = true
     )]
     server: String,
     /// The configuration file [default: edgetwin.toml, if it is here]
@@ -105,15 +121,64 @@ struct Global {
         global = true,
         env = "EDGETWIN_CONFIG",
         value_name = "FILE",
-        help_heading = "Global options"
+        hide_short_help = true,
+        hide_long_help = true
     )]
     config: Option<PathBuf>,
     /// When to colour; `NO_COLOR` is obeyed
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto, help_heading = "Global options")]
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto, hide_short_help = true, hide_long_help = true)]
     color: Colour,
-    /// Say more: -v details, -vv all
-    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    /// Log more to stderr: -v what goes as intended, -vv every detail. `EDGETWIN_LOG` takes filters,
+    /// such as `info,edgetwin::broker=debug`
+    #[arg(short, long, global = true, action = ArgAction::Count, hide_short_help = true, hide_long_help = true)]
     verbose: u8,
+    /// Only errors: no warnings, no notes
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        hide_short_help = true,
+        hide_long_help = true
+    )]
+    quiet: bool,
+    /// How to log to stderr [default: text; json with `--output json`]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        hide_short_help = true,
+        hide_long_help = true
+    )]
+    log_format: Option<LogForm>,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogForm {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+impl Global {
+    /// What to log, and how.
+    fn log_options(&self, output: &Output) -> LogOptions {
+        let json = match self.log_format {
+            Some(form) => form == LogForm::Json,
+            None => self.output == Format::Json,
+        };
+        let more = i8::try_from(self.verbose).unwrap_or(i8::MAX);
+        let filters = std::env::var(log::VARIABLE).ok().filter(|text| !text.trim().is_empty());
+        LogOptions {
+            verbosity: if self.quiet { -1 } else { more },
+            filters,
+            format: if json { LogFormat::Json } else { LogFormat::Text },
+            colour: output.colour_stderr() && !json,
+        }
+    }
 }
 
 /// The global `--output` without its `-o`, for verbs where that is what is made, as with compilers.
@@ -121,7 +186,7 @@ struct Global {
 #[derive(Debug, Args)]
 struct LongOutput {
     /// How to print data; with json, errors are JSON too
-    #[arg(id = "output", long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    #[arg(id = "output", long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table, hide_short_help = true, hide_long_help = true)]
     _output: Format,
 }
 
@@ -159,6 +224,7 @@ enum Verb {
     Config(config::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
+    Options(options::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -177,6 +243,7 @@ struct Settings<'a> {
     config: &'a Config,
     found: &'a ArgMatches,
     arguments: &'a [OsString],
+    log: &'a Log,
 }
 
 impl Verb {
@@ -188,8 +255,10 @@ impl Verb {
     ) -> Result<Outcome, CliError> {
         match self {
             Self::Init(args) => init::run(args, output),
-            Self::Run(args) => run::run(args, settings.found.subcommand_matches("run"), output),
-            Self::Simulate(args) => simulate::run(args, global, output),
+            Self::Run(args) => {
+                run::run(args, settings.found.subcommand_matches("run"), settings.log, output)
+            }
+            Self::Simulate(args) => simulate::run(args, global, settings.log, output),
             Self::Validate(args) => validate::run(args, output),
             Self::Plan(args) => plan::run(args, global, output),
             Self::Diff(args) => diff::run(args, global, output),
@@ -203,13 +272,14 @@ impl Verb {
             Self::Schema(args) => schema::run(args, output),
             Self::GenFirmware(args) => gen_firmware::run(args, output),
             Self::Train(args) => train::run(args, output),
-            Self::Serve(args) => serve::run(args, output),
+            Self::Serve(args) => serve::run(args, settings.log, output),
             Self::Config(args) => {
                 let command = settings.config.defaults_in(command());
                 config::run(args, settings.config, command, settings.arguments, output)
             }
             Self::Doctor(args) => doctor::run(args, output),
             Self::Bench(args) => bench::run(args, output),
+            Self::Options(args) => options::run(args, output),
             Self::Completion(args) => completion::run(args, output),
             Self::Version(args) => version::run(args, output),
         }
@@ -219,6 +289,14 @@ impl Verb {
 /// The command with all verbs, for completion and generated references.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+/// How this program was called, for hints that can be copied: `edgetwin` where it is on the PATH.
+fn program() -> String {
+    match std::env::args_os().next() {
+        Some(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
+        _ => "edgetwin".to_owned(),
+    }
 }
 
 /// Parses, runs, reports, and says how the process ends.
@@ -234,9 +312,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(both) => both,
         Err(error) => return error::usage(&error, &arguments),
     };
-    let mut output = Output::new(cli.global.output, cli.global.color);
-    let settings = Settings { config: &config, found: &found, arguments: &arguments };
-    match cli.verb.run(&cli.global, &settings, &mut output) {
+    let mut output = Output::new(cli.global.output, cli.global.color, cli.global.quiet);
+    let log = match Log::install(&cli.global.log_options(&output)) {
+        Ok(log) => log,
+        Err(error) => {
+            let message = format!("{} cannot be read", log::VARIABLE);
+            return CliError::new(ErrorKind::Usage, message)
+                .because(&error)
+                .hint("write filters such as `info` or `warn,edgetwin::broker=debug`")
+                .report(&mut output);
+        }
+    };
+    let settings = Settings { config: &config, found: &found, arguments: &arguments, log: &log };
+    let ended = cli.verb.run(&cli.global, &settings, &mut output);
+    let ended = ended.and_then(|outcome| output.finish().map(|()| outcome));
+    log.finish();
+    match ended {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::ChangesPresent) => ExitCode::from(2),
         Err(error) => error.report(&mut output),

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::Outcome;
+use super::console::Console;
 use super::error::{CliError, ErrorKind};
 use super::output::Output;
+use super::signals::Signals;
 use crate::base::http::{self, Guard};
 use crate::base::telemetry::Telemetry;
+use crate::base::telemetry::log::Log;
 use crate::base::units;
 use crate::edgeai::http::router;
 use crate::edgeai::{MODEL_BYTES_MAX, Model};
@@ -40,7 +42,7 @@ pub(super) struct Args {
     /// Address to listen on
     #[arg(long, env = "EDGETWIN_SERVE_HTTP", value_name = "ADDR", default_value = "127.0.0.1:0")]
     http: String,
-    /// Eureka to register with; without it nobody is told
+    /// Eureka to register with; without it the models are not registered
     #[arg(long, value_name = "URL")]
     eureka: Option<String>,
     /// How long a registration lives without a heartbeat, from 1s to 1h
@@ -56,7 +58,7 @@ pub(super) struct Args {
 const REGISTRY_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Serves until SIGINT or SIGTERM.
-pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
+pub(super) fn run(args: &Args, log: &Log, output: &mut Output) -> Result<Outcome, CliError> {
     if args.with_parent {
         super::run::end_with_parent()?;
     }
@@ -86,8 +88,13 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
         .enable_all()
         .build()
         .map_err(|error| CliError::new(ErrorKind::Failed, "no threads").because(&error))?;
+    let console = Console::start(log, false)?;
+    output.attach(console.lines());
     let ended = runtime.block_on(serve(models, address, eureka, lease_s, output));
     runtime.shutdown_timeout(Duration::from_millis(100));
+    if console.end() {
+        output.detach();
+    }
     ended
 }
 
@@ -136,10 +143,7 @@ async fn serve(
     let failed = |what: String, error: &dyn std::error::Error| {
         CliError::new(ErrorKind::Failed, what).because(error)
     };
-    let signals =
-        |kind| signal(kind).map_err(|error| failed("signals cannot be awaited".to_owned(), &error));
-    let mut interrupt = signals(SignalKind::interrupt())?;
-    let mut terminate = signals(SignalKind::terminate())?;
+    let mut signals = Signals::new()?;
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| failed(format!("{address} cannot be listened on"), &error))?;
@@ -162,27 +166,23 @@ async fn serve(
     match eureka {
         Some(eureka) => {
             let eureka = Arc::new(eureka);
-            let (tell, mut told) = mpsc::channel(16);
+            let (report, mut reports) = mpsc::channel(16);
             let leases: Vec<_> = instances
                 .iter()
                 .map(|i| {
-                    tokio::spawn(keep_registered(Arc::clone(&eureka), i.clone(), tell.clone()))
+                    tokio::spawn(keep_registered(Arc::clone(&eureka), i.clone(), report.clone()))
                 })
                 .collect();
             loop {
                 tokio::select! {
-                    Some(said) = told.recv() => output.note(&said),
-                    _ = interrupt.recv() => break,
-                    _ = terminate.recv() => break,
+                    Some(line) = reports.recv() => output.note(&line),
+                    () = signals.next() => break,
                 }
             }
             leases.iter().for_each(tokio::task::JoinHandle::abort);
             deregister(&eureka, &instances, output).await;
         }
-        None => tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        },
+        None => signals.next().await,
     }
     // Calls that were on their way when the registry heard of it are still answered.
     stop.send_replace(true);
@@ -210,9 +210,9 @@ fn instance(name: &str, model: &Model, address: SocketAddr, lease_s: u32) -> Ins
     instance
 }
 
-/// Registers, then renews three times a lease; registers anew whenever the registry forgot, and
-/// tells when that begins and ends to fail.
-async fn keep_registered(eureka: Arc<Client>, instance: Instance, tell: mpsc::Sender<String>) {
+/// Registers, then renews three times a lease, registers again when the registry lost the instance, and
+/// reports when that starts and stops failing.
+async fn keep_registered(eureka: Arc<Client>, instance: Instance, report: mpsc::Sender<String>) {
     let every = Duration::from_secs(u64::from(instance.lease.duration_s)) / 3;
     // A registry that is not there is asked more often: calls wait for it.
     let again = every.min(Duration::from_secs(1));
@@ -228,7 +228,7 @@ async fn keep_registered(eureka: Arc<Client>, instance: Instance, tell: mpsc::Se
         let wait = match asked {
             Ok(()) => {
                 if !registered || failing {
-                    drop(tell.send(format!("registered {name} as {}", instance.id)).await);
+                    drop(report.send(format!("registered {name} as {}", instance.id)).await);
                 }
                 (registered, failing) = (true, false);
                 every
@@ -239,7 +239,11 @@ async fn keep_registered(eureka: Arc<Client>, instance: Instance, tell: mpsc::Se
             }
             Err(error) => {
                 if !failing {
-                    drop(tell.send(format!("not registered {name}: {error}; trying on")).await);
+                    drop(
+                        report
+                            .send(format!("not registered {name}: {error}; it is tried again"))
+                            .await,
+                    );
                 }
                 failing = true;
                 again

@@ -1,15 +1,16 @@
-//! `edgetwin simulate`: nodes that are not there, for a runtime that is.
+//! `edgetwin simulate`: simulated nodes for a running runtime.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::client::Client;
+use super::console::Console;
 use super::error::{CliError, ErrorKind};
 use super::output::Output;
+use super::signals::Signals;
 use super::{Global, Outcome};
+use crate::base::telemetry::log::Log;
 use crate::base::units;
 use crate::gateway::external::Broker;
 use crate::kinds::{DEFAULT_NAMESPACE, Spec};
@@ -19,8 +20,8 @@ use crate::twin::selector::{Selector, labels_match};
 
 /// Simulate nodes that drive a running runtime over MQTT
 ///
-/// Each twin that names a node profile gets a node that reads a made-up environment, sends what it
-/// reads, and obeys commands. With a Scenario only its twins do, with its seed and for its
+/// Each twin that names a node profile gets a node that reads a synthetic environment, sends what it
+/// reads, and carries out commands. With a Scenario only its twins do, with its seed and for its
 /// duration. Simulating in virtual time, without a runtime, comes later: today --live is the only
 /// way.
 #[derive(Debug, clap::Args)]
@@ -46,7 +47,7 @@ pub(super) struct Args {
     /// Only nodes of twins with these labels: `room=north,floor!=2`
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "scenario")]
     selector: Option<String>,
-    /// Where all chance comes from [default: the scenario's, else 7]
+    /// Random seed [default: the scenario's, else 7]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// How long [default: the scenario's duration, else until Ctrl-C]
@@ -54,7 +55,12 @@ pub(super) struct Args {
     duration: Option<units::Duration>,
 }
 
-pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
+pub(super) fn run(
+    args: &Args,
+    global: &Global,
+    log: &Log,
+    output: &mut Output,
+) -> Result<Outcome, CliError> {
     let broker = Broker::parse(&args.broker)
         .map_err(|why| CliError::new(ErrorKind::Usage, format!("--broker: {why}")))?;
     let known = Client::new(&global.server)?.known()?;
@@ -104,9 +110,14 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
         .enable_all()
         .build()
         .map_err(|error| CliError::new(ErrorKind::Failed, "no threads").because(&error))?;
-    threads.block_on(drive(nodes, broker, seed, duration))?;
+    let console = Console::start(log, !output.is_quiet())?;
+    output.attach(console.lines());
+    let ended = threads.block_on(drive(nodes, broker, seed, duration, &console));
     threads.shutdown_timeout(Duration::from_millis(100));
-    Ok(Outcome::Done)
+    if console.end() {
+        output.detach();
+    }
+    ended.map(|()| Outcome::Done)
 }
 
 /// Runs the nodes for so long, or until SIGINT or SIGTERM.
@@ -115,23 +126,14 @@ async fn drive(
     broker: Broker,
     seed: u64,
     duration: Option<Duration>,
+    console: &Console,
 ) -> Result<(), CliError> {
-    let signals = |kind| {
-        signal(kind).map_err(|error| {
-            CliError::new(ErrorKind::Failed, "signals cannot be awaited").because(&error)
-        })
-    };
-    let mut interrupt = signals(SignalKind::interrupt())?;
-    let mut terminate = signals(SignalKind::terminate())?;
+    let mut signals = Signals::new()?;
     let (stop, stopped) = watch::channel(false);
-    let bar = match duration {
-        Some(duration) => ProgressBar::new(duration.as_secs()).with_style(
-            ProgressStyle::with_template("{bar:24} {elapsed} of {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
-        ),
-        None => ProgressBar::new_spinner(),
+    let broke_off = |error: tokio::task::JoinError| {
+        CliError::new(ErrorKind::Failed, "the simulation broke off").because(&error)
     };
-    bar.set_message(duration.map_or_else(String::new, |d| format!("{} s", d.as_secs())));
+    let started = Instant::now();
     let mut running = tokio::spawn(simulate::run(nodes, broker, seed, None, stopped));
     let mut over = std::pin::pin!(async {
         match duration {
@@ -142,30 +144,22 @@ async fn drive(
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            _ = tick.tick() => match duration {
-                Some(_) => bar.set_position(bar.elapsed().as_secs()),
-                None => bar.tick(),
-            },
-            () = &mut over => break,
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            ended = &mut running => {
-                bar.finish_and_clear();
-                return match ended {
-                    Ok(()) => Ok(()),
-                    Err(error) => {
-                        let failed = CliError::new(ErrorKind::Failed, "the simulation broke off");
-                        Err(failed.because(&error))
-                    }
-                };
+            _ = tick.tick() => {
+                let of = duration.map_or_else(String::new, |d| format!(" of {} s", d.as_secs()));
+                console.status(format!("simulating for {} s{of}", started.elapsed().as_secs()));
             }
+            () = &mut over => break,
+            () = signals.next() => break,
+            ended = &mut running => return ended.map_err(broke_off),
         }
     }
-    bar.finish_and_clear();
     stop.send_replace(true);
-    running.await.map_err(|error| {
-        CliError::new(ErrorKind::Failed, "the simulation broke off").because(&error)
-    })
+    tokio::select! {
+        ended = running => ended.map_err(broke_off),
+        () = signals.next() => {
+            Err(CliError::new(ErrorKind::Interrupted, "stopped before the nodes had ended"))
+        }
+    }
 }
 
 /// The one scenario of a manifest, as an object and its spec.

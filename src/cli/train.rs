@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use clap::ValueEnum as _;
 use serde_json::json;
 
 use super::error::{CliError, ErrorKind};
@@ -62,6 +63,14 @@ pub(super) struct Args {
 
 /// Trains, writes the model, prints the report.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
+    if let Some(word) = args.model.as_ref().and_then(|path| path.to_str())
+        && Format::from_str(word, true).is_ok()
+    {
+        let message =
+            format!("-o names the file of the model here, and `{word}` is an output format");
+        return Err(CliError::new(ErrorKind::Usage, message)
+            .hint(format!("write --output {word}, or -o ./{word} for a file of that name")));
+    }
     let options =
         Options { target: args.target.clone(), inputs: args.inputs.clone(), recipe: recipe(args)? };
     let reader: Box<dyn Read> = if args.data == "-" {
@@ -98,12 +107,12 @@ fn recipe(args: &Args) -> Result<Recipe, CliError> {
             usage(format!("-p {parameter} sets nothing")).hint("write -p NAME=VALUE")
         })?;
         recipe.set(name.trim(), value.trim()).map_err(|error| {
-            let said = usage(error.to_string());
+            let failure = usage(error.to_string());
             match &error {
                 RecipeError::Unknown { name, known } => {
-                    did_you_mean(said, name, known.iter().copied())
+                    did_you_mean(failure, name, known.iter().copied())
                 }
-                RecipeError::Value { .. } => said,
+                RecipeError::Value { .. } => failure,
             }
         })?;
     }
@@ -115,26 +124,26 @@ fn explain(data: &str, error: &TrainError) -> CliError {
         TrainError::Data(DataError::NoColumn { .. }) | TrainError::Recipe(_) => ErrorKind::Usage,
         TrainError::Data(_) | TrainError::Solver(_) => ErrorKind::Failed,
     };
-    let said = CliError::new(kind, format!("{data}: {error}"));
+    let failure = CliError::new(kind, format!("{data}: {error}"));
     match error {
         TrainError::Data(DataError::NoColumn { name, columns }) => {
-            did_you_mean(said, name, columns.iter().map(String::as_str))
+            did_you_mean(failure, name, columns.iter().map(String::as_str))
         }
         TrainError::Data(DataError::NotANumber { .. }) => {
-            said.hint("name the columns to learn from with --inputs")
+            failure.hint("name the columns to learn from with --inputs")
         }
-        _ => said,
+        _ => failure,
     }
 }
 
 fn did_you_mean<'a>(
-    said: CliError,
+    failure: CliError,
     word: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> CliError {
     match suggest(word, known) {
-        Some(guess) => said.hint(format!("did you mean `{guess}`?")),
-        None => said,
+        Some(guess) => failure.hint(format!("did you mean `{guess}`?")),
+        None => failure,
     }
 }
 

@@ -457,6 +457,12 @@ fn events(api: &Api, subscription: Subscription) -> Response {
                 Ok(Err(broadcast::error::RecvError::Closed)) => return None,
                 Ok(Err(broadcast::error::RecvError::Lagged(missed))) => {
                     open.telemetry.stream_missed.add(missed);
+                    let remedy = "have it read faster, or ask for fewer things";
+                    tracing::warn!(
+                        missed,
+                        remedy,
+                        "a reader of a stream was too slow for some events"
+                    );
                     continue;
                 }
                 Ok(Ok(change)) => match open.subscription.show(&change) {

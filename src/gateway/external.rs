@@ -110,7 +110,8 @@ pub async fn run(
                 let filters =
                     UPLINKS.map(|path| SubscribeFilter::new(path.to_owned(), QoS::AtLeastOnce));
                 if let Err(error) = client.try_subscribe_many(filters) {
-                    tracing::warn!(%error, "no room to subscribe; the connection is made anew");
+                    let remedy = "nothing, unless it repeats; then restart the runtime";
+                    tracing::warn!(%error, remedy, "no room to subscribe; the connection is made again");
                     events.clean();
                 }
             }
@@ -165,8 +166,10 @@ pub async fn run(
             }
         }
         for (topic, payload, retain) in context.outbox.take() {
-            if client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_err() {
+            if let Err(error) = client.try_publish(topic, QoS::AtLeastOnce, retain, payload) {
                 context.telemetry.mqtt_dropped.inc();
+                let remedy = "check that the broker runs and keeps up";
+                tracing::warn!(%error, remedy, "a message to the external broker was dropped");
             }
         }
     }
@@ -174,7 +177,7 @@ pub async fn run(
         // Says goodbye, if the connection is there.
         let goodbye = async { while events.poll().await.is_ok() {} };
         if tokio::time::timeout(Duration::from_millis(300), goodbye).await.is_err() {
-            tracing::debug!("the broker did not see the goodbye");
+            tracing::debug!("the broker did not confirm the disconnect in time");
         }
     }
 }

@@ -9,10 +9,11 @@
 //! ([`Gaps`]) and asks the node to send what is missing from its ring.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use rumqttc::{
     AsyncClient, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Packet, QoS,
@@ -24,7 +25,9 @@ use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
+use crate::base::clock::now_us;
 use crate::base::http::stopped;
+use crate::base::telemetry::{Severity, Telemetry};
 use crate::gateway::external::Broker;
 use crate::twin::ThingId;
 use crate::wire::{self, Command, LINE_LEN_MAX, Line, Op, Uplink};
@@ -75,6 +78,20 @@ impl Port {
         let thing = ThingId::parse(&format!("{namespace}:{name}"))
             .map_err(|_| format!("`{node}` names no twin; {wanted}"))?;
         Ok(Self { device: PathBuf::from(device), thing })
+    }
+
+    /// Opens the line if it is there. One that is missing, or may not be opened, can come later.
+    ///
+    /// # Errors
+    /// The device is no serial line.
+    pub fn open(&self) -> io::Result<Option<OwnedFd>> {
+        match open(&self.device) {
+            Ok(line) => Ok(Some(line)),
+            Err(error) => match rustix::io::Errno::from_io_error(&error) {
+                Some(rustix::io::Errno::NOTTY | rustix::io::Errno::ISDIR) => Err(error),
+                _ => Ok(None),
+            },
+        }
     }
 
     /// What `via` says of it.
@@ -204,7 +221,15 @@ impl Lines {
 }
 
 /// Carries one line until `stop` turns true.
-pub async fn run(port: Port, broker: Broker, mut stop: watch::Receiver<bool>) {
+///
+/// * `line`: the line, where [`Port::open`] opened it.
+pub async fn run(
+    port: Port,
+    line: Option<OwnedFd>,
+    broker: Broker,
+    telemetry: Arc<Telemetry>,
+    mut stop: watch::Receiver<bool>,
+) {
     let topic = |leaf| Topic { thing: port.thing.clone(), leaf }.to_string();
     let (down, commands) = mpsc::channel(COMMANDS_MAX);
     let name = format!("serial-{}-{}", port.thing.namespace(), port.thing.name());
@@ -216,10 +241,11 @@ pub async fn run(port: Port, broker: Broker, mut stop: watch::Receiver<bool>) {
     network.set_tcp_nodelay(true);
     events.set_network_options(network);
     let wanted = [topic(Leaf::Command), topic(Leaf::Desired)];
-    let broker = route_commands(&mut events, &client, &wanted, down);
+    let broker = route_commands(&mut events, &client, &wanted, down, &port);
     let mut gateway = Gateway {
         via: port.via(),
         port: &port,
+        telemetry: &telemetry,
         client: client.clone(),
         commands,
         gaps: Gaps::default(),
@@ -231,7 +257,7 @@ pub async fn run(port: Port, broker: Broker, mut stop: watch::Receiver<bool>) {
     tokio::select! {
         () = stopped(&mut stop) => {}
         () = broker => {}
-        () = gateway.carry() => {}
+        () = gateway.carry(line) => {}
     }
 }
 
@@ -241,6 +267,7 @@ async fn route_commands(
     client: &AsyncClient,
     wanted: &[String; 2],
     down: mpsc::Sender<Down>,
+    port: &Port,
 ) {
     let mut wait = REOPEN.0;
     loop {
@@ -251,7 +278,8 @@ async fn route_commands(
                     .iter()
                     .map(|topic| SubscribeFilter::new(topic.clone(), QoS::AtLeastOnce));
                 if let Err(error) = client.try_subscribe_many(filters) {
-                    tracing::warn!(%error, "commands do not reach a serial node");
+                    let remedy = "restart the board; if it repeats, report it";
+                    tracing::warn!(%port, %error, remedy, "commands do not reach a serial node");
                 }
                 continue;
             }
@@ -265,7 +293,8 @@ async fn route_commands(
             }
             Ok(_) => continue,
             Err(error) => {
-                tracing::debug!(%error, "the serial gateway reconnects");
+                let remedy = "check that the broker runs; the connection is tried again";
+                tracing::warn!(%port, %error, remedy, "the serial gateway lost its broker");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(REOPEN.1);
                 continue;
@@ -289,6 +318,7 @@ enum Down {
 
 struct Gateway<'a> {
     port: &'a Port,
+    telemetry: &'a Telemetry,
     via: String,
     client: AsyncClient,
     commands: mpsc::Receiver<Down>,
@@ -303,28 +333,40 @@ struct Gateway<'a> {
 
 impl Gateway<'_> {
     /// Opens the line, serves it, opens it again.
-    async fn carry(&mut self) {
+    async fn carry(&mut self, mut line: Option<OwnedFd>) {
         let mut wait = REOPEN.0;
-        let mut said = false;
+        let mut failing = false;
         loop {
-            match open(&self.port.device) {
+            let opened = line.take().map_or_else(|| open(&self.port.device), Ok).and_then(watched);
+            match opened {
                 Ok(line) => {
-                    (wait, said) = (REOPEN.0, false);
-                    tracing::info!(port = %self.port, "serial line open");
+                    (wait, failing) = (REOPEN.0, false);
+                    let text = format!("the serial line {} is open", self.port);
+                    self.telemetry.announce(now_us(), "SerialLineOpen", self.object(), text);
                     let error = self.serve(&line).await;
-                    tracing::warn!(port = %self.port, %error, "serial line closed");
+                    let text = format!("the serial line {} was closed: {error}", self.port);
+                    self.warn("SerialLineClosed", text);
                     self.away().await;
                 }
-                Err(error) if !said => {
-                    said = true;
-                    tracing::warn!(port = %self.port, %error, "the serial line cannot be opened");
-                    self.away().await;
+                Err(error) => {
+                    let text = format!("the serial line {} cannot be opened: {error}", self.port);
+                    self.warn("SerialLineUnavailable", text);
+                    if !std::mem::replace(&mut failing, true) {
+                        self.away().await;
+                    }
                 }
-                Err(_) => {}
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(REOPEN.1);
         }
+    }
+
+    fn object(&self) -> String {
+        format!("Twin/{}/{}", self.port.thing.namespace(), self.port.thing.name())
+    }
+
+    fn warn(&self, reason: &'static str, text: String) {
+        self.telemetry.event(now_us(), Severity::Warning, reason, self.object(), text);
     }
 
     /// Says that the node is away.
@@ -338,12 +380,13 @@ impl Gateway<'_> {
         let topic = Topic { thing: self.port.thing.clone(), leaf }.to_string();
         // Waits while the broker is away: then the line is not read either.
         if let Err(error) = self.client.publish(topic, QoS::AtLeastOnce, retain, text).await {
-            tracing::warn!(port = %self.port, %error, "a line was not published");
+            let remedy = "check that the broker runs; the node sends it again";
+            tracing::warn!(port = %self.port, %error, remedy, "a line was not published");
         }
     }
 
     /// Serves an open line until it fails.
-    async fn serve(&mut self, line: &AsyncFd<OwnedFd>) -> std::io::Error {
+    async fn serve(&mut self, line: &AsyncFd<OwnedFd>) -> io::Error {
         let mut lines = Lines::default();
         let mut buffer = [0_u8; 1024];
         let mut first = Some(Op::Info);
@@ -358,7 +401,7 @@ impl Gateway<'_> {
                 taken = read(line, &mut buffer) => taken,
                 item = self.commands.recv() => {
                     let sent = match item {
-                        None => return std::io::ErrorKind::BrokenPipe.into(),
+                        None => return io::ErrorKind::BrokenPipe.into(),
                         Some(item) => self.send_down(line, item).await,
                     };
                     if let Err(error) = sent {
@@ -374,7 +417,7 @@ impl Gateway<'_> {
                 }
             };
             match taken {
-                Ok(0) => return std::io::ErrorKind::UnexpectedEof.into(),
+                Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
                 Ok(len) => {
                     let mut whole = Vec::new();
                     lines.push(&buffer[..len], |line, cut| whole.push((line.to_vec(), cut)));
@@ -436,7 +479,7 @@ impl Gateway<'_> {
         self.publish(leaf, text).await;
     }
 
-    async fn send_down(&mut self, line: &AsyncFd<OwnedFd>, item: Down) -> std::io::Result<()> {
+    async fn send_down(&mut self, line: &AsyncFd<OwnedFd>, item: Down) -> io::Result<()> {
         match item {
             // What the broker keeps of the node may be of an earlier time.
             Down::Connected => self.order(line, Op::Info).await,
@@ -465,7 +508,7 @@ impl Gateway<'_> {
     }
 
     /// Sends a command of the gateway's own.
-    async fn order(&mut self, line: &AsyncFd<OwnedFd>, op: Op) -> std::io::Result<()> {
+    async fn order(&mut self, line: &AsyncFd<OwnedFd>, op: Op) -> io::Result<()> {
         self.own_id = self.own_id.checked_add(1).unwrap_or(OWN_IDS);
         let Ok(body) = Command::new(self.own_id, op).encode() else { return Ok(()) };
         write(line, &wire::frame_down(&body)).await
@@ -479,18 +522,22 @@ async fn at(when: Option<Instant>) {
     }
 }
 
-fn open(device: &std::path::Path) -> std::io::Result<AsyncFd<OwnedFd>> {
+fn open(device: &std::path::Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let line = rustix::fs::open(device, flags, Mode::empty())?;
     let mut settings = termios::tcgetattr(&line)?;
     settings.make_raw();
     settings.set_speed(BAUD)?;
     termios::tcsetattr(&line, OptionalActions::Now, &settings)?;
+    Ok(line)
+}
+
+fn watched(line: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     #[expect(deprecated, reason = "its safe form; an OwnedFd keeps the descriptor while it lives")]
     AsyncFd::new(line)
 }
 
-async fn read(line: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> std::io::Result<usize> {
+async fn read(line: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         let mut ready = line.readable().await?;
         let taken = ready.try_io(|line| Ok(rustix::io::read(line.get_ref(), &mut *buffer)?));
@@ -500,7 +547,7 @@ async fn read(line: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> std::io::Result<usi
     }
 }
 
-async fn write(line: &AsyncFd<OwnedFd>, frame: &str) -> std::io::Result<()> {
+async fn write(line: &AsyncFd<OwnedFd>, frame: &str) -> io::Result<()> {
     let bytes = format!("{frame}\n").into_bytes();
     for chunk in bytes.chunks(CHUNK) {
         let mut left = chunk;

@@ -45,7 +45,8 @@ impl Reconciler {
                 }
                 Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                     if let Err(error) = ended {
-                        tracing::error!(%error, "a controller ended in the middle of its work");
+                        let remedy = "restart the runtime, and report it";
+                        tracing::error!(%error, remedy, "the reconciliation of an object panicked");
                     }
                 }
                 () = self.touch.notified() => {

@@ -81,7 +81,8 @@ impl Reconciler {
             }
         }
         if let Err(error) = self.artefacts.keep_only(&wanted) {
-            tracing::warn!(%error, "model files that nothing refers to could not be removed");
+            let remedy = "check the permissions of the state directory; they only take space";
+            tracing::warn!(%error, remedy, "model files that nothing refers to could not be removed");
         }
     }
 }

@@ -131,7 +131,8 @@ pub async fn run(
             let built = process::build(image, folder, compiler).await;
             if let Err(error) = &built {
                 let profile = &image.profile;
-                tracing::warn!(%error, profile, "the firmware was not built; it is simulated");
+                let remedy = "name a C++ compiler with CXX; until then these nodes are simulated";
+                tracing::warn!(%error, profile, remedy, "the firmware was not built");
             }
             programs.insert(image.profile.clone(), built.ok());
         }
@@ -309,7 +310,8 @@ async fn keep_connected(
                     .iter()
                     .map(|topic| SubscribeFilter::new(topic.clone(), QoS::AtLeastOnce));
                 if let Err(error) = client.try_subscribe_many(filters) {
-                    tracing::warn!(%error, "a simulated node cannot be commanded");
+                    let remedy = "nothing, unless it repeats; the node connects again";
+                    tracing::warn!(%error, remedy, "a simulated node gets no commands");
                 }
                 continue;
             }
@@ -317,7 +319,8 @@ async fn keep_connected(
             Ok(Event::Incoming(Packet::Publish(publish))) => Arrival::Message(publish),
             Ok(_) => continue,
             Err(error) => {
-                tracing::debug!(%error, "a simulated node reconnects");
+                let remedy = "check that the broker runs; the node connects again";
+                tracing::warn!(%error, remedy, "a simulated node lost its connection");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(5));
                 Arrival::Gone

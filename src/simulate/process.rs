@@ -124,7 +124,9 @@ pub(super) async fn run(
             match spawn(&node, &program, &broker, first) {
                 Ok(started) => (child, first) = (Some(started), false),
                 Err(error) => {
-                    tracing::warn!(%error, node = %node.thing, "a simulated node does not start");
+                    let remedy =
+                        "look at the state directory's folder `firmware`; it is tried again";
+                    tracing::warn!(%error, node = %node.thing, remedy, "a simulated node does not start");
                     tokio::time::sleep(RESTART).await;
                     continue;
                 }
@@ -136,7 +138,8 @@ pub(super) async fn run(
             None => Err(io::ErrorKind::BrokenPipe.into()),
         };
         if let Err(error) = written {
-            tracing::warn!(%error, node = %node.thing, "a simulated node ended; it is started again");
+            let remedy = "nothing, unless it repeats; it is started again";
+            tracing::warn!(%error, node = %node.thing, remedy, "a simulated node ended");
             child = None;
             tokio::time::sleep(RESTART).await;
         }

@@ -165,7 +165,16 @@ impl Trigger {
                 link.runtime.spawn(work(self.clone(), service.clone(), job));
             }
             Admission::Waits => {}
-            Admission::Drops => self.telemetry.calls_dropped.inc(),
+            Admission::Drops => {
+                self.telemetry.calls_dropped.inc();
+                let service = &*service.config.name;
+                let remedy = "start more instances, or have nodes send less often";
+                tracing::warn!(
+                    service,
+                    remedy,
+                    "a verdict was left out: its service is overloaded"
+                );
+            }
         }
     }
 

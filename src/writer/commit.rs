@@ -104,7 +104,8 @@ impl Commits {
             Err(error) => {
                 lock(staging).log.poison(&error);
                 let cause: Arc<str> = error.to_string().into();
-                tracing::error!(%cause, "the log cannot be written; read-only until a restart");
+                let remedy = "check the disk, then restart the runtime";
+                tracing::error!(%cause, remedy, "the log cannot be written; nothing is stored until a restart");
                 self.durable.send_modify(|durable| durable.failed = Some(cause));
                 return false;
             }

@@ -36,7 +36,8 @@ impl Committer {
         self.stop.store(true, Ordering::Release);
         self.thread.thread().unpark();
         if self.thread.join().is_err() {
-            tracing::error!("the committing thread had panicked");
+            let remedy = "restart the runtime, and report it";
+            tracing::error!(remedy, "the committing thread panicked");
         }
     }
 }

@@ -49,3 +49,17 @@ fn the_file_decides_where_a_runtime_listens() {
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("HTTP on 192.0.2.1:80"), "{}", run.stderr);
 }
+
+#[test]
+fn clients_find_a_runtime_where_the_file_has_it_listen() {
+    let view = |toml: &str, arguments: &[&str]| view(toml, arguments).stdout;
+    let shown = view("http = \"127.0.0.1:8090\"\n", &["config", "view", "--show-origin"]);
+    assert!(shown.contains("server      http://127.0.0.1:8090  edgetwin.toml:1\n"), "{shown}");
+    let runtime = crate::support::runtime::Runtime::start();
+    let toml = format!("http = \"{}\"\nmqtt = \"127.0.0.1:2883\"\n", runtime.http);
+    std::fs::write(runtime.path().join("edgetwin.toml"), toml).unwrap();
+    let run = edgetwin_in(runtime.path(), &["get", "twins", "-A"], "");
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let run = edgetwin_in(runtime.path(), &["simulate", "--help"], "");
+    assert!(run.stdout.contains("mqtt://127.0.0.1:2883"), "{}", run.stdout);
+}

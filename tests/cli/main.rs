@@ -16,6 +16,7 @@ mod explain;
 mod firmware;
 mod get;
 mod init;
+mod run;
 mod schema;
 mod serve;
 mod simulate;

@@ -83,7 +83,7 @@ fn a_registry_that_is_not_there_stops_neither_the_start_nor_the_end() {
     let url = format!("http://{}/eureka", gone.local_addr().unwrap());
     drop(gone);
     let mut served = serve(runtime.path(), &["m.etm", "--eureka", &url]);
-    assert!(served.line("not registered m: ").contains("trying on"));
+    assert!(served.line("not registered m: ").contains("it is tried again"));
     let (code, took, lines) = served.stop();
     assert_eq!(code, Some(0), "{lines}");
     assert!(took < Duration::from_secs(2), "{took:?}");

@@ -108,3 +108,13 @@ fn faults_of_the_data_name_their_line_and_write_nothing() {
     );
     assert!(!directory.path().join("m.etm").exists());
 }
+
+#[test]
+fn a_format_after_o_is_a_mistake_and_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let run =
+        edgetwin_in(directory.path(), &["train", "-", "--target", "y", "-o", "json"], "x,y\n1,a\n");
+    assert_eq!(run.code, 64, "{}", run.stderr);
+    assert!(run.stderr.contains("write --output json"), "{}", run.stderr);
+    assert!(!directory.path().join("json").exists());
+}

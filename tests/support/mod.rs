@@ -10,6 +10,7 @@ pub(crate) mod objects;
 pub(crate) mod process;
 pub(crate) mod runtime;
 pub(crate) mod snapshot;
+pub(crate) mod terminal;
 
 use std::time::{Duration, Instant};
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -22,7 +23,8 @@ pub(crate) fn command() -> Command {
             command.env_remove(name);
         }
     }
-    command.env("COLUMNS", "100").stdin(Stdio::null());
+    // As it is called where it is on the PATH.
+    command.arg0("edgetwin").env("COLUMNS", "100").stdin(Stdio::null());
     command
 }
 

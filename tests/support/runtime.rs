@@ -27,13 +27,23 @@ impl Runtime {
         Self::start_in(tempfile::tempdir().unwrap())
     }
 
+    /// Starts one with further arguments.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        Self::start_all(tempfile::tempdir().unwrap(), arguments)
+    }
+
     /// Starts one whose state is in `state` of the directory.
     pub(crate) fn start_in(directory: TempDir) -> Self {
+        Self::start_all(directory, &[])
+    }
+
+    fn start_all(directory: TempDir, arguments: &[&str]) -> Self {
         let state = directory.path().join("state");
         let any = "127.0.0.1:0";
-        let listen = ["run", "--http", any, "--mqtt", any, "--eureka", any];
-        let mut process =
-            Process::start(&[&listen[..], &["--state", state.to_str().unwrap()]].concat());
+        let listen = &["run", "--http", any, "--mqtt", any, "--eureka", any][..];
+        let mut process = Process::start(
+            &[listen, &["--state", state.to_str().unwrap()][..], arguments].concat(),
+        );
         let http = process.line("http    http://").parse().unwrap();
         let mqtt = process.line("mqtt    mqtt://").parse().unwrap();
         let eureka = process.line("eureka ");

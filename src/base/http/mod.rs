@@ -216,6 +216,8 @@ pub async fn serve(
         };
         let (Ok((stream, _)), Ok(permit)) = accepted else {
             // Out of file descriptors, or the peer is gone; others may still work.
+            let remedy = "raise the limit of open files (`ulimit -n`)";
+            tracing::warn!(remedy, "an HTTP connection could not be accepted");
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };

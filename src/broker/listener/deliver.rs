@@ -41,7 +41,9 @@ impl Hub {
             Some(link) if delivery.qos == 0 || !session.has_queued() => {
                 match self.send_publish(link, &delivery) {
                     Sent::Yes => true,
-                    Sent::Never => return self.context.telemetry.mqtt_dropped.inc(),
+                    Sent::Never => {
+                        return self.dropped(client, "it cannot take such a message now");
+                    }
                     Sent::NotNow => false,
                 }
             }
@@ -52,8 +54,15 @@ impl Hub {
         }
         let kept = delivery.qos > 0 && session.push(delivery);
         if !kept {
-            self.context.telemetry.mqtt_dropped.inc();
+            self.dropped(client, "it is too slow, or was offline for too long");
         }
+    }
+
+    /// Counts a message that a subscriber does not get, and logs it.
+    fn dropped(&self, client: &ClientId, why: &str) {
+        self.context.telemetry.mqtt_dropped.inc();
+        let remedy = "have it read faster, or end its session with clean start";
+        tracing::warn!(%client, remedy, "a message to an MQTT client was dropped: {why}");
     }
 
     /// Sends what waits in the session, as far as the client and the socket take it.
@@ -65,7 +74,7 @@ impl Hub {
         while let Some(delivery) = session.pop(now) {
             match self.send_publish(link, &delivery) {
                 Sent::Yes => {}
-                Sent::Never => self.context.telemetry.mqtt_dropped.inc(),
+                Sent::Never => self.dropped(&client, "it cannot take such a message now"),
                 Sent::NotNow => {
                     session.unpop(delivery);
                     return;

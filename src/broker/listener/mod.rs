@@ -77,13 +77,20 @@ pub async fn serve(listener: TcpListener, context: Context, mut stop: watch::Rec
                     Ok((stream, peer)) => {
                         if hub.open.get() >= CONNECTIONS_MAX {
                             hub.context.telemetry.mqtt_dropped.inc();
+                            let remedy = "close connections that are not needed";
+                            tracing::warn!(
+                                remedy,
+                                "an MQTT connection was refused: {CONNECTIONS_MAX} are open"
+                            );
                             continue;
                         }
+                        tracing::debug!(%peer, "an MQTT connection was opened");
                         tokio::task::spawn_local(connection(hub.clone(), stream, peer));
                     }
                     // Out of file descriptors, or the peer is gone: others may still work.
                     Err(error) => {
-                        tracing::warn!(%error, "an MQTT connection could not be accepted");
+                        let remedy = "raise the limit of open files (`ulimit -n`)";
+                        tracing::warn!(%error, remedy, "an MQTT connection could not be accepted");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 }
@@ -320,6 +327,12 @@ impl Hub {
     /// Ends a connection whose client broke the protocol.
     fn malformed(self: &Rc<Self>, link: &Rc<Link>, violation: Violation) {
         self.context.telemetry.mqtt_violations.inc();
+        let remedy = "look what the client sends; it is told the reason where the version has one";
+        tracing::warn!(
+            peer = %link.peer.ip(),
+            remedy,
+            "an MQTT client broke the protocol and was disconnected: {violation:?}"
+        );
         let reason = match violation {
             Violation::UnsupportedVersion => {
                 // Answered in the words of 3.1.1, which every client knows.
@@ -363,7 +376,8 @@ impl Hub {
                 Event::NotifyError(error) => {
                     if is_violation(error) {
                         self.context.telemetry.mqtt_violations.inc();
-                        tracing::debug!(peer = %link.peer, ?error, "protocol violation");
+                        let remedy = "look what the client sends";
+                        tracing::warn!(peer = %link.peer.ip(), ?error, remedy, "an MQTT client broke the protocol");
                     }
                 }
                 Event::RequestClose => self.close(link),

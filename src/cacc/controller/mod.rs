@@ -49,6 +49,17 @@ use crate::twin::{Event, ThingId, Twin};
 use crate::wire::Uplink;
 use crate::writer::Origin;
 
+/// Nodes and their commands, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Nodes.
+    pub nodes: usize,
+    /// Those that are online.
+    pub online: usize,
+    /// Commands that are not finished.
+    pub commands: usize,
+}
+
 /// What happened to a twin.
 #[derive(Debug)]
 pub struct Observed<'a> {
@@ -317,6 +328,17 @@ impl Controller {
     /// Why a node transmits as it does; `None` if there is no such node.
     pub fn explain(&self, id: &ThingId, now_us: i64) -> Option<Value> {
         explain::explain(self.explained(self.facts.slot(id)?, now_us)?)
+    }
+
+    /// How many nodes there are, are online, and have commands under way.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for session in self.sessions.iter().flatten() {
+            counts.nodes += 1;
+            counts.online += usize::from(session.presence == Presence::Online);
+            counts.commands += session.commands.open().count();
+        }
+        counts
     }
 
     /// All commands that are remembered, by node and id.

@@ -44,7 +44,7 @@ pub fn rule_note(change: &RuleChange, rules: &Rules, facts: &Facts) -> Option<No
 /// * `sentence`: how the node transmits and why.
 pub fn session_note(id: &ThingId, event: &SessionEvent, sentence: impl FnOnce() -> String) -> Note {
     let (warning, reason, message, show) = match event {
-        SessionEvent::CameBack => (false, "NodeOnline", format!("{id} is online again"), false),
+        SessionEvent::CameBack => (false, "NodeOnline", format!("{id} is online again"), true),
         SessionEvent::WentOffline(reason) => {
             (true, "NodeOffline", format!("{id} is offline: {}", reason.text()), false)
         }

@@ -1,16 +1,13 @@
-//! Every counter and every kind of event, by name: one place for `/metrics`, logs and `events`.
+//! Every metric, by name: one place for `/metrics`.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use tokio::sync::broadcast;
 
-/// Events kept for `edgetwin events`; older ones are forgotten. A thousand fill a terminal many
-/// times over and take about 300 KB.
-pub const EVENTS_MAX: usize = 1000;
+use super::events::{Event, Events, Severity};
 
 /// A count that only grows.
 #[derive(Debug, Default)]
@@ -80,43 +77,13 @@ impl Timing {
     }
 }
 
-/// Something that a person who runs the twin should know of.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Event {
-    /// Microseconds since 1970, of the first time.
-    pub first_us: i64,
-    /// Microseconds since 1970, of the last time.
-    pub last_us: i64,
-    /// How often it happened in between.
-    pub count: u64,
-    /// `Normal` or `Warning`.
-    #[serde(rename = "type")]
-    pub severity: Severity,
-    /// A stable CamelCase word.
-    pub reason: &'static str,
-    /// What it is about: `Twin/farm/node-17`.
-    pub object: String,
-    /// One sentence.
-    pub message: String,
-}
-
-/// Whether an event calls for someone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Severity {
-    /// As intended.
-    Normal,
-    /// Someone should look.
-    Warning,
-}
-
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $type:ident = $name:literal,)+) => {
         /// All metrics and the latest events of a runtime.
         #[derive(Debug, Default)]
         pub struct Telemetry {
             $($(#[doc = $help])+ pub $field: $type,)+
-            events: Mutex<VecDeque<Event>>,
+            events: Events,
         }
 
         impl Telemetry {
@@ -198,7 +165,8 @@ metrics! {
 }
 
 impl Telemetry {
-    /// Notes an event; one with the same reason and object raises the count of the former.
+    /// Notes an event; one with the same reason and object raises the count of the former. A warning
+    /// is a line of the log, folded where it repeats.
     pub fn event(
         &self,
         now_us: i64,
@@ -207,38 +175,29 @@ impl Telemetry {
         object: impl Into<String>,
         message: impl Into<String>,
     ) {
-        let (object, message) = (object.into(), message.into());
-        match severity {
-            Severity::Normal => tracing::info!(reason, object, "{message}"),
-            Severity::Warning => tracing::warn!(reason, object, "{message}"),
-        }
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let same =
-            events.iter().rposition(|event| event.reason == reason && event.object == object);
-        let mut event = match same.and_then(|at| events.remove(at)) {
-            Some(event) => event,
-            None => Event {
-                first_us: now_us,
-                last_us: now_us,
-                count: 0,
-                severity,
-                reason,
-                object,
-                message: String::new(),
-            },
-        };
-        event.count += 1;
-        event.last_us = now_us;
-        event.message = message;
-        if events.len() == EVENTS_MAX {
-            events.pop_front();
-        }
-        events.push_back(event);
+        self.events.note(now_us, severity, false, reason, object.into(), message.into());
+    }
+
+    /// The same for what goes as intended and a person wants to see all the same: a rule that
+    /// becomes active, a node that is back.
+    pub fn announce(
+        &self,
+        now_us: i64,
+        reason: &'static str,
+        object: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        self.events.note(now_us, Severity::Normal, true, reason, object.into(), message.into());
     }
 
     /// The latest events, oldest first.
     pub fn events(&self) -> Vec<Event> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.events.list()
+    }
+
+    /// Each event from now on.
+    pub fn watch(&self) -> broadcast::Receiver<Event> {
+        self.events.watch()
     }
 }
 
@@ -288,21 +247,6 @@ pub fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_same_event_is_counted_and_old_ones_are_forgotten() {
-        let telemetry = Telemetry::default();
-        for time in 0..5 {
-            telemetry.event(time, Severity::Warning, "NotJson", "Twin/a/b", format!("{time}"));
-        }
-        let events = telemetry.events();
-        assert_eq!((events.len(), events[0].count), (1, 5));
-        assert_eq!((events[0].first_us, events[0].last_us), (0, 4));
-        for n in 0..EVENTS_MAX {
-            telemetry.event(9, Severity::Normal, "Started", format!("Service/a/{n}"), "");
-        }
-        assert_eq!(telemetry.events().len(), EVENTS_MAX);
-    }
 
     #[test]
     fn metrics_are_in_the_text_format() {
