@@ -3,7 +3,9 @@
 use minijinja::{Environment, context};
 use sha2::{Digest, Sha256};
 
-use super::{Driver, Firmware, Property};
+use super::fit::Property;
+use super::part::Driver;
+use super::plan::Firmware;
 use crate::kinds::Transport;
 
 macro_rules! templates {

@@ -129,9 +129,9 @@ pub fn plan_firmware(
                 Err(problems) => diagnostics.extend(problems.into_iter().map(|problem| {
                     let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
                     let region = draft.root.region_at(&path);
+                    let code = check::code_of(problem.fault);
                     let message = problem.message;
-                    let mut found =
-                        Diagnostic::error(problem.code, draft.file.as_str(), region, message);
+                    let mut found = Diagnostic::error(code, draft.file.as_str(), region, message);
                     found.help = problem.help;
                     found
                 })),

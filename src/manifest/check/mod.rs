@@ -36,6 +36,7 @@ mod twin_model;
 
 use checker::Checker;
 use index::Index;
+pub(super) use node::code_of;
 
 use super::diagnostic::{Code, Diagnostic};
 use super::draft::Draft;

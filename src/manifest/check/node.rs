@@ -3,9 +3,8 @@
 //! Not here: boards, pins and memory (`firmware::check`).
 
 use super::checker::Checker;
-use crate::firmware;
-use crate::kinds::Kind;
-use crate::kinds::NodeProfileSpec;
+use crate::firmware::{self, Fault};
+use crate::kinds::{Kind, NodeProfileSpec};
 use crate::manifest::diagnostic::Code;
 
 impl Checker<'_, '_> {
@@ -40,7 +39,20 @@ impl Checker<'_, '_> {
         }
         for problem in firmware::check(profile) {
             let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
-            self.error(problem.code, &path, problem.message).help.extend(problem.help);
+            self.error(code_of(problem.fault), &path, problem.message).help.extend(problem.help);
         }
+    }
+}
+
+/// The code that a problem of firmware is shown with.
+pub(in crate::manifest) fn code_of(fault: Fault) -> Code {
+    match fault {
+        Fault::BadPin => Code::BadPin,
+        Fault::PinTwice => Code::PinTwice,
+        Fault::TooFast => Code::TooFast,
+        Fault::UnknownQuantity => Code::UnknownProperty,
+        Fault::OutOfRange => Code::OutOfRange,
+        Fault::DoesNotFit => Code::DoesNotFit,
+        Fault::NotGenerated => Code::NotGenerated,
     }
 }
