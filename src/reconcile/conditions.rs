@@ -13,7 +13,7 @@ use crate::base::telemetry::Severity;
 use crate::kinds::Kind;
 
 impl Reconciler {
-    /// An object was declared anew: what was found about it holds no longer.
+    /// Marks an object that was declared again: its conditions are out of date.
     pub(super) fn mark_changed(&self, key: &ObjectKey) {
         let mut statuses = self.statuses.write().unwrap_or_else(PoisonError::into_inner);
         let status = statuses.entry(key.clone()).or_default();
@@ -68,7 +68,7 @@ impl Reconciler {
         self.note(key, was.as_ref(), ready, reason, message);
     }
 
-    /// Notes an event where somebody would want to know.
+    /// Records an event if the change matters to people.
     fn note(
         &self,
         key: &ObjectKey,

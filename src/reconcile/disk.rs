@@ -82,7 +82,7 @@ impl Artefacts {
     }
 
     /// Removes every file whose name does not start with one of `digests`: nothing refers to it any
-    /// more. Called before anybody can bring a new one.
+    /// more. Called before requests are served.
     pub(super) fn keep_only(&self, digests: &HashSet<String>) -> io::Result<usize> {
         let mut removed = 0;
         let entries = match fs::read_dir(&self.directory) {

@@ -83,7 +83,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.added.notify_one();
     }
 
-    /// Waits for the next key that is due and that nobody works on. Whoever takes it calls
+    /// Waits for the next key that is due and not being worked on. Whoever takes it calls
     /// [`Queue::done`].
     pub async fn next(&self) -> K {
         loop {

@@ -114,11 +114,16 @@ impl Reconciler {
         })
     }
 
-    /// Whether an object other than `except` declares this twin.
-    pub(super) fn declares_twin(&self, namespace: &str, name: &str, except: &ObjectKey) -> bool {
+    /// Whether an object, other than `except`, declares this twin.
+    pub(super) fn declares_twin(
+        &self,
+        namespace: &str,
+        name: &str,
+        except: Option<&ObjectKey>,
+    ) -> bool {
         let objects = self.objects();
         let live = |key: &ObjectKey| {
-            key != except && objects.get(key).is_some_and(|stored| !stored.deleting)
+            Some(key) != except && objects.get(key).is_some_and(|stored| !stored.deleting)
         };
         live(&ObjectKey::new(Kind::Twin, namespace, name))
             || live(&ObjectKey::new(Kind::TwinAggregate, namespace, name))

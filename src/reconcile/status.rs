@@ -84,7 +84,7 @@ pub(super) enum Progress {
     Settled,
     /// It goes on by itself.
     Reconciling,
-    /// It cannot go on until somebody changes something.
+    /// It cannot go on as declared.
     Stalled,
 }
 
@@ -105,7 +105,7 @@ impl Finding {
         self
     }
 
-    /// What nobody acts on yet.
+    /// The kind or field is not acted on yet.
     pub(super) fn not_acted_on(message: impl Into<String>) -> Self {
         Self { ready: Truth::Unknown, ..Self::ready("NotActedOn", message) }
     }

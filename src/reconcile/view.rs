@@ -19,7 +19,7 @@ use crate::twin::Twin;
 use crate::twin::selector::Selector;
 
 impl Reconciler {
-    /// What keeps an object from being ready, in words.
+    /// The reason and message why an object is not ready.
     pub(super) fn why_not(&self, key: &ObjectKey) -> String {
         if !self.objects().contains_key(key) {
             return "there is no such object".to_owned();
@@ -32,7 +32,7 @@ impl Reconciler {
         }
     }
 
-    /// Whether an object is ready; what nobody acts on counts as ready. `None` if there is none.
+    /// Whether an object is ready; what is not acted on yet counts as ready. `None` if there is none.
     pub fn is_ready(&self, key: &ObjectKey) -> Option<bool> {
         self.objects().get(key)?;
         let statuses = self.statuses.read().unwrap_or_else(PoisonError::into_inner);

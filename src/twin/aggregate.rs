@@ -258,7 +258,7 @@ impl Aggregates {
                 changed.push(name);
             }
         }
-        // An aggregate that somebody else wrote to, or that was made or deleted, shows again what
+        // An aggregate that another origin wrote to, or that was made or deleted, shows again what
         // it should.
         if let Some(aggregate) = aggregates.get_mut(id) {
             aggregate.shown = after.map(|twin| aggregate.showing(twin));

@@ -73,7 +73,7 @@ impl Sequence {
     pub fn judge(&self, stamp: Stamp) -> Arrival {
         let Some(last) = self.last else { return Arrival::Next };
         if stamp.boot != last.boot {
-            // A will or a straggler of an earlier boot is history; without numbers nobody knows.
+            // A will or a late message of an earlier boot is history; without numbers it is unknown.
             return match (stamp.boot, last.boot, self.anew) {
                 (Some(boot), _, Some((announced, most))) if boot <= most => {
                     if boot == announced {

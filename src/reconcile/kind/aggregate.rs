@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::staged::{Staged, corrupt, merge, not_stored};
 use crate::base::clock::now_us;
 use crate::base::telemetry::Severity;
-use crate::kinds::{DEFAULT_NAMESPACE, Kind, TwinAggregateSpec};
+use crate::kinds::{DEFAULT_NAMESPACE, TwinAggregateSpec};
 use crate::manifest;
 use crate::reconcile::key::{ObjectKey, lookup_order, thing_id};
 use crate::reconcile::reconciler::Reconciler;
@@ -69,11 +69,10 @@ impl Reconciler {
     }
 
     fn aggregate_spec(&self, key: &ObjectKey, spec: &TwinAggregateSpec) -> AggregateSpec {
-        let nobody = ObjectKey::new(Kind::Policy, "", "");
         let named = spec.members.names.iter().filter_map(|reference| {
             let order = lookup_order(&key.namespace, reference);
-            let found = order.iter().find(|(place, name)| self.declares_twin(place, name, &nobody));
-            // A twin that a client made and nobody declared is looked for at home.
+            let found = order.iter().find(|(place, name)| self.declares_twin(place, name, None));
+            // A twin that a client created and no object declares is in this namespace.
             let (namespace, name) = found.or(order.first())?;
             thing_id(namespace, name).ok()
         });

@@ -20,20 +20,19 @@ impl Reconciler {
                 objects.iter().filter(|(key, stored)| key.kind == kind && !stored.deleting);
             of_kind.map(|(key, _)| key.name.clone()).collect()
         };
-        let nobody = ObjectKey::new(Kind::Policy, "", "");
         let resolve = |reference: &str| {
-            named(&key.namespace, reference, |place, name| self.declares_twin(place, name, &nobody))
+            named(&key.namespace, reference, |place, name| self.declares_twin(place, name, None))
         };
         let (services, channels) = (names(Kind::Service), names(Kind::Channel));
         match rule(key, spec, resolve, &services, &channels) {
             Ok(rule) => {
                 self.context.control.set_rule(rule);
-                let unheeded = manifest::rule_not_acted_on(spec);
-                match unheeded.is_empty() {
+                let not_acted_on = manifest::rule_not_acted_on(spec);
+                match not_acted_on.is_empty() {
                     true => Finding::ready("InForce", "the rule is judged"),
                     false => Finding::ready(
                         "InForce",
-                        format!("the rule is judged; {}", unheeded.join("; ")),
+                        format!("the rule is judged; {}", not_acted_on.join("; ")),
                     ),
                 }
             }
@@ -81,7 +80,7 @@ pub(super) fn settings(of: &Transmission) -> Settings {
 /// * `services`, `channels`: their names.
 ///
 /// # Errors
-/// What is wrong with its conditions, in words; `validate` shows line and column.
+/// What is wrong with its conditions; `validate` shows line and column.
 pub(super) fn rule(
     key: &ObjectKey,
     spec: &ContextRuleSpec,

@@ -110,7 +110,7 @@ impl Reconciler {
         let mut staged = Staged::new(self);
         for name in names {
             let Ok(id) = thing_id(&key.namespace, name) else { continue };
-            if self.declares_twin(&key.namespace, name, key) {
+            if self.declares_twin(&key.namespace, name, Some(key)) {
                 continue;
             }
             self.context.directory.set(id.clone(), None);
