@@ -41,13 +41,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::commit::Commits;
-use self::entry::{Document, FORMAT, kind};
 use self::replay::Replay;
 use self::staging::Staging;
 use crate::base::telemetry::Telemetry;
 use crate::store::disk::Disk;
-use crate::store::record::{Position, Record};
-use crate::store::{self, Log, Options};
+use crate::store::{Log, Options};
 use crate::twin::{ThingId, Twin};
 pub use change::{
     Accepted, Committed, Counts, Origin, Precondition, Reaction, Rejected, Request, Sink,
@@ -168,33 +166,7 @@ impl Writer {
         now_us: i64,
     ) -> Result<u64, Rejected> {
         let mut staging = self.lock();
-        let len = documents.iter().map(|(key, text)| {
-            let payload = text.as_deref().map_or(0, str::len);
-            store::record::align(store::record::HEADER_LEN + key.len() + payload)
-        });
-        staging.reserve(len.sum())?;
-        for (key, text) in documents {
-            let (revision, tail) =
-                staging.documents.get(&key).map_or((0, Position::NONE), |d| (d.revision, d.tail));
-            let record = Record {
-                kind: kind::DOCUMENT,
-                format: FORMAT,
-                key: &key,
-                revision: revision + 1,
-                time_us: now_us,
-                previous: tail,
-                payload: text.as_deref().map_or(&[][..], str::as_bytes),
-            };
-            let tail = staging.log.stage(&record);
-            match text {
-                Some(text) => {
-                    staging.documents.insert(key, Document { text, revision: revision + 1, tail });
-                }
-                None => {
-                    staging.documents.remove(&key);
-                }
-            }
-        }
+        staging.record_documents(documents, now_us)?;
         Ok(staging.batch)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::change::{Committed, Counts, Rejected, Request};
 use super::entry::{Document, Entry, FORMAT, kind};
 use super::snapshot::StateSnapshot;
-use crate::store::record::{Position, Record};
+use crate::store::record::{HEADER_LEN, Position, Record, align};
 use crate::store::{AppendError, Log};
 use crate::twin::{Refusal, THING_LEN_MAX, ThingId, ValueError, apply, decide};
 
@@ -101,6 +101,42 @@ impl Staging {
         };
         self.staged.push(change.clone());
         Ok(change)
+    }
+
+    /// Stores or, with `None`, removes documents: all of them or none.
+    pub(super) fn record_documents(
+        &mut self,
+        documents: Vec<(String, Option<Arc<str>>)>,
+        now_us: i64,
+    ) -> Result<(), AppendError> {
+        let len = documents.iter().map(|(key, text)| {
+            let payload = text.as_deref().map_or(0, str::len);
+            align(HEADER_LEN + key.len() + payload)
+        });
+        self.reserve(len.sum())?;
+        for (key, text) in documents {
+            let (revision, tail) =
+                self.documents.get(&key).map_or((0, Position::NONE), |d| (d.revision, d.tail));
+            let record = Record {
+                kind: kind::DOCUMENT,
+                format: FORMAT,
+                key: &key,
+                revision: revision + 1,
+                time_us: now_us,
+                previous: tail,
+                payload: text.as_deref().map_or(&[][..], str::as_bytes),
+            };
+            let tail = self.log.stage(&record);
+            match text {
+                Some(text) => {
+                    self.documents.insert(key, Document { text, revision: revision + 1, tail });
+                }
+                None => {
+                    self.documents.remove(&key);
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn record_state(&mut self, id: &ThingId, now_us: i64) -> Result<(), Rejected> {
