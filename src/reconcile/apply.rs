@@ -15,7 +15,6 @@ use super::plan::{self, ApplyPlan, Operation, Ownership, PlanError};
 use super::reconciler::Reconciler;
 use super::stored::{Facts, Stored, in_namespace};
 use super::wanted::{self, Made};
-use crate::base::clock::now_us;
 use crate::kinds::{Kind, Spec};
 use crate::manifest::{self, Diagnostic, Object};
 use crate::writer::DOCUMENT_LEN_MAX;
@@ -159,7 +158,7 @@ impl Reconciler {
         let not_acted_on = not_acted_on(&parsed.objects);
         let mut declared: HashMap<ObjectKey, Object> =
             parsed.objects.into_iter().map(|object| (ObjectKey::of(&object), object)).collect();
-        let now_us = now_us();
+        let now_us = self.now_us();
         let mut changes = Vec::new();
         for action in plan.actions.iter().filter(|action| action.action != Operation::Unchanged) {
             let before = objects.get(&action.key);

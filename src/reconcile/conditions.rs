@@ -8,7 +8,6 @@ use super::key::ObjectKey;
 use super::reconciler::Reconciler;
 use super::status::{Condition, Finding, Progress, Truth};
 use super::stored::Stored;
-use crate::base::clock::now_us;
 use crate::base::telemetry::Severity;
 use crate::kinds::Kind;
 
@@ -24,7 +23,7 @@ impl Reconciler {
             status,
             reason,
             message: message.into(),
-            since_us: now_us(),
+            since_us: self.now_us(),
             observed_generation,
         };
         status.set(condition("Reconciling", Truth::True));
@@ -48,7 +47,7 @@ impl Reconciler {
             status,
             reason,
             message: message.as_str().into(),
-            since_us: now_us(),
+            since_us: self.now_us(),
             observed_generation: generation,
         };
         status.set(condition("Ready", ready));
@@ -88,6 +87,6 @@ impl Reconciler {
             (_, Truth::True) if matches!(key.kind, Kind::Service | Kind::Model) => Severity::Normal,
             _ => return,
         };
-        self.context.telemetry.event(now_us(), severity, reason, key.to_string(), message);
+        self.context.telemetry.event(self.now_us(), severity, reason, key.to_string(), message);
     }
 }

@@ -78,6 +78,11 @@ impl Reconciler {
         &self.artefacts
     }
 
+    /// Microseconds since 1970.
+    pub(super) fn now_us(&self) -> i64 {
+        now_us()
+    }
+
     pub(super) fn objects(&self) -> RwLockReadGuard<'_, BTreeMap<ObjectKey, Stored>> {
         self.objects.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,7 +93,7 @@ impl Reconciler {
 
     /// Stores documents and has them committed; the batch that makes them durable.
     pub(super) fn put(&self, documents: Vec<(String, Option<Arc<str>>)>) -> Result<u64, String> {
-        let put = self.context.writer.put_documents(documents, now_us());
+        let put = self.context.writer.put_documents(documents, self.now_us());
         let batch = put.map_err(|rejected| rejected.to_string())?;
         self.context.writer.wake_committer();
         Ok(batch)

@@ -13,7 +13,6 @@ use super::reconciler::{Reconciler, ReconcilerContext};
 use super::round::Watcher;
 use super::stored::Stored;
 use super::working::Working;
-use crate::base::clock::now_us;
 use crate::base::telemetry::Severity;
 use crate::kinds::{Kind, Spec};
 
@@ -49,7 +48,7 @@ impl Reconciler {
                     objects.insert(key, stored);
                 }
                 Err(why) => self.context.telemetry.event(
-                    now_us(),
+                    self.now_us(),
                     Severity::Warning,
                     "UnreadableObject",
                     document,

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::staged::{Staged, corrupt, merge, not_stored};
-use crate::base::clock::now_us;
 use crate::base::telemetry::Severity;
 use crate::kinds::{DEFAULT_NAMESPACE, TwinAggregateSpec};
 use crate::manifest;
@@ -17,9 +16,9 @@ use crate::reconcile::reconciler::Reconciler;
 use crate::reconcile::status::Finding;
 use crate::reconcile::stored::Stored;
 use crate::reconcile::wanted;
+use crate::twin::Change;
 use crate::twin::aggregate::{AggregateSpec, Aggregates, Derived, Patch};
 use crate::twin::path::Path;
-use crate::twin::{Change, ThingId};
 use crate::writer::{Committed, Origin, Precondition, REACTION_DEPTH_MAX, Reaction, Request};
 
 impl Reconciler {
@@ -39,7 +38,7 @@ impl Reconciler {
         let mut staged = Staged::new(self);
         let declared = self.aggregate_spec(key, spec);
         if !self.context.aggregates.is(&id, &declared) {
-            let surveyed = self.context.writer.survey(now_us(), |twins, requests| {
+            let surveyed = self.context.writer.survey(self.now_us(), |twins, requests| {
                 let patch = self.context.aggregates.set(&id, declared, twins);
                 requests.extend(patch.map(derived_request));
             });
@@ -111,18 +110,15 @@ impl Reaction for Aggregates {
     }
 
     fn too_deep(&self, change: &Committed) {
-        too_deep(self, &change.id);
+        let id = &change.id;
+        self.telemetry.event(
+            change.time_us,
+            Severity::Warning,
+            "AggregatesTooDeep",
+            format!("Twin/{}/{}", id.namespace(), id.name()),
+            format!("aggregates of aggregates are derived {REACTION_DEPTH_MAX} levels deep; those above keep their values"),
+        );
     }
-}
-
-fn too_deep(aggregates: &Aggregates, id: &ThingId) {
-    aggregates.telemetry.event(
-        now_us(),
-        Severity::Warning,
-        "AggregatesTooDeep",
-        format!("Twin/{}/{}", id.namespace(), id.name()),
-        format!("aggregates of aggregates are derived {REACTION_DEPTH_MAX} levels deep; those above keep their values"),
-    );
 }
 
 /// The change that makes an aggregate's twin show what it should.

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use crate::base::clock::now_us;
 use crate::reconcile::reconciler::Reconciler;
 use crate::reconcile::status::Finding;
 use crate::twin::path::Path;
@@ -25,7 +24,7 @@ impl<'a> Staged<'a> {
     }
 
     pub(super) fn submit(&mut self, request: Request) -> Result<(), Finding> {
-        match self.reconciler.context.writer.submit(request, now_us()) {
+        match self.reconciler.context.writer.submit(request, self.reconciler.now_us()) {
             Ok(accepted) => self.batch = Some(accepted.batch),
             Err(Rejected::Refused(Refusal::NotFound(..))) => {}
             Err(rejected) => return Err(not_stored(&rejected)),
