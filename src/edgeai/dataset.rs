@@ -13,7 +13,7 @@ use std::io::Read;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{INPUTS_MAX, LABELS_MAX, NAME_BYTES_MAX};
+use super::limits::{INPUTS_MAX, LABELS_MAX, NAME_BYTES_MAX};
 
 /// Most values (rows × inputs) of a dataset. Why: 256 MiB of `f32`, what an edge server can spare
 /// while it trains. Reading stops there with [`DataError::TooLarge`].

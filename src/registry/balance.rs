@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 
 use arc_swap::ArcSwap;
 
-use super::Instance;
+use super::instance::Instance;
 use crate::edgeai::service::Balancing;
 
 /// Failures in a row that eject an instance; a refused connection counts as that many.

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Action, Endpoint, Instance, Now, Status};
+use super::instance::{Action, Endpoint, Instance, Now, Status};
 
 /// Most instances. Why: twice what lookups are measured with; each takes about 1 KB. Beyond it
 /// registering is refused ([`Refusal::Full`]) until leases end.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::instance::Action;
 use super::table::{INSTANCES_MAX, LEASE_S_MAX, METADATA_MAX};
 use super::*;
 use crate::edgeai::service::Balancing;

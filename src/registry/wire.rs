@@ -20,7 +20,7 @@ use quick_xml::events::{BytesStart, Event};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::{Action, DataCenter, Endpoint, Instance, Lease, Port, Status};
+use super::instance::{Action, DataCenter, Endpoint, Instance, Lease, Port, Status};
 
 /// Deepest nesting of an XML body. Why: an instance has three levels; more is an attack or an
 /// error, and is refused.

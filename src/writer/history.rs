@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::entry::kind;
+use super::kind;
 use crate::store;
 use crate::store::disk::Disk;
 use crate::store::record::Record;

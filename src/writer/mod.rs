@@ -26,6 +26,7 @@ mod commit;
 mod committer;
 mod entry;
 mod history;
+mod kind;
 mod replay;
 mod snapshot;
 mod staging;

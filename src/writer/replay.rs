@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::entry::{Document, Entry, kind};
+use super::entry::{Document, Entry};
+use super::kind;
 use crate::store::record::{Position, Record};
 use crate::store::{Recovered, Recovery};
 use crate::twin::path::Path;

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::entry::{FORMAT, kind};
+use super::kind::{self, FORMAT};
 use crate::store;
 use crate::store::disk::Disk;
 use crate::store::record::{Position, Record};

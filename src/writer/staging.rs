@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::change::{Committed, Counts, Rejected, Request};
-use super::entry::{Document, Entry, FORMAT, kind};
+use super::entry::{Document, Entry};
+use super::kind::{self, FORMAT};
 use super::snapshot::StateSnapshot;
 use crate::store::record::{HEADER_LEN, Position, Record, align};
 use crate::store::{AppendError, Log};
