@@ -63,7 +63,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// How many steps [`Watch::step`] is told of.
+    /// How many times [`Watch::step`] is called.
     pub fn steps(&self) -> usize {
         3 + SIZES.len()
     }
@@ -518,17 +518,17 @@ impl World {
     }
 
     fn verdicts(&mut self) -> Result<f64, Error> {
-        let mut said = 0;
+        let mut sent = 0;
         let started = Instant::now();
         for at in 0..CHANGES {
             let n = at % self.twins.len();
             let label = format!("l{}", (n + 1 + at / self.twins.len()) % 10);
             let verdict = json!({"label": label, "ofRevision": self.twins[n].revision});
             let change = Change::Merge(Path::Properties("judge".to_owned()), verdict);
-            said += self.change(n, change, Origin::Service("judge".into()))?;
+            sent += self.change(n, change, Origin::Service("judge".into()))?;
         }
         let us = started.elapsed().as_secs_f64() * 1e6 / CHANGES as f64;
-        if said == 0 && self.controller.active_rules() > 0 {
+        if sent == 0 && self.controller.active_rules() > 0 {
             return Err(failed("no verdict moved a node"));
         }
         Ok(hundredth(us))

@@ -14,7 +14,7 @@ use crate::cacc::effects::FeatureEdit;
 use crate::cacc::facts::TRANSMISSION;
 
 impl Session {
-    /// Takes a decision, and shows what is desired in the twin.
+    /// Takes a decision, and shows what is desired in the twin, if the twin does not show it already.
     ///
     /// * `decided`: `None` where the last decision stays.
     /// * `layers`: the active rules, the strongest first.
