@@ -3,7 +3,7 @@
 //! Threads: one for MQTT with all its connections (see `broker::listener`), one that commits what other
 //! threads stage, and two workers for HTTP, services and reconciling. [`Runtime::start`] returns
 //! when every address is bound and the state is recovered; [`Runtime::run`] serves until it is
-//! told to stop, and drains within [`DRAIN_TIMEOUT`].
+//! stopped, and drains within [`DRAIN_TIMEOUT`].
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use crate::gateway::outbox::Outbox;
 use crate::reconcile::{self, Reconciler, ReconcilerContext};
 use crate::registry::http::Clock;
 use crate::registry::{self, Registry};
-use crate::store::Options;
+use crate::store::StoreOptions;
 use crate::store::disk::Directory as DiskDirectory;
 use crate::trigger::{Trigger, TriggerReaction};
 use crate::twin::aggregate::Aggregates;
@@ -41,7 +41,7 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(1800);
 /// How often leases are looked at; they are counted in seconds.
 const LEASE_CHECK: Duration = Duration::from_millis(500);
 
-/// What `run` was told.
+/// The settings of `run`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where state lives.
@@ -57,7 +57,7 @@ pub struct Config {
     /// Further host names that requests may carry.
     pub allowed_hosts: Vec<String>,
     /// Sizes of the log.
-    pub store: Options,
+    pub store: StoreOptions,
 }
 
 /// Why the runtime did not start.
@@ -129,7 +129,7 @@ pub struct Runtime {
     clock: Clock,
     /// Keeps what was declared.
     pub reconciler: Arc<Reconciler>,
-    /// Sees to it that nodes talk as rules ask.
+    /// Makes nodes transmit as rules define.
     pub control: Arc<Control>,
     outbox: Arc<Outbox>,
     committer: Committer,
@@ -245,7 +245,7 @@ impl Runtime {
     /// # Errors
     /// When the MQTT thread cannot be started.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), StartError> {
-        let context = crate::gateway::intake::Context {
+        let context = crate::gateway::intake::IntakeContext {
             writer: self.writer.clone(),
             directory: self.directory.clone(),
             telemetry: self.telemetry.clone(),
@@ -302,7 +302,7 @@ pub fn open_state(state: &Path) -> Result<(Writer, Found, File), StartError> {
     let failed = |error| StartError::State(state.to_owned(), error);
     let disk = DiskDirectory::open(&state.join("log")).map_err(failed)?;
     let (writer, found) =
-        Writer::open(Arc::new(disk), Options::default(), Vec::new()).map_err(failed)?;
+        Writer::open(Arc::new(disk), StoreOptions::default(), Vec::new()).map_err(failed)?;
     Ok((writer, found, lock))
 }
 
@@ -339,7 +339,7 @@ fn session_name(state: &Path) -> io::Result<String> {
 
 fn mqtt_thread(
     front: Front,
-    context: crate::gateway::intake::Context,
+    context: crate::gateway::intake::IntakeContext,
     stop: watch::Receiver<bool>,
 ) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -374,3 +374,102 @@ fn links_lead_somewhere() {
     }
     assert!(broken.is_empty(), "these links lead nowhere: {broken:#?}");
 }
+
+// ---------------------------------------------------------------------------------------------
+// Words
+
+/// Words that mean something to us alone or have a plainer one in the field, and that one.
+const PRIVATE: [(&str, &str); 24] = [
+    ("heard", "received"),
+    ("hears", "receives"),
+    ("said", "sent, reported"),
+    ("told", "sent, reported"),
+    ("take hold", "become active"),
+    ("takes hold", "becomes active"),
+    ("took hold", "became active"),
+    ("in force", "active, effective"),
+    ("wake_committer", "wake"),
+    ("wakes the committer", "wakes"),
+    ("rim", "I/O boundary"),
+    ("born", "created"),
+    ("teller", "reporter"),
+    ("blame", "cause"),
+    ("blamed", "cause"),
+    ("wish", "override, desired value"),
+    ("wishes", "overrides, desired values"),
+    ("made-up", "synthetic"),
+    ("nothing happened", "no events"),
+    ("where all chance comes from", "random seed"),
+    ("slip of the pen", "typing mistake"),
+    ("talk", "transmit"),
+    ("talks", "transmits"),
+    ("talking", "transmitting"),
+];
+
+/// Private words that stay, each with its reason.
+const KEPT: [(&str, &str); 1] =
+    [("#[serde(rename = \"said\")]", "a key of stored documents, which later versions must read")];
+
+/// The private words in a line of prose.
+fn private_words(line: &str) -> Vec<&'static str> {
+    let line = line.to_lowercase();
+    let inside = |c: char| c.is_alphanumeric() || c == '_';
+    let whole = |at: usize, word: &str| {
+        !line[..at].ends_with(inside) && !line[at + word.len()..].starts_with(inside)
+    };
+    PRIVATE
+        .iter()
+        .filter(|(word, _)| line.match_indices(word).any(|(at, _)| whole(at, word)))
+        .map(|(word, _)| *word)
+        .collect()
+}
+
+/// What a line of Rust says to people: its comment and its literals.
+fn prose(line: &str) -> String {
+    let (code, comment) = line.split_once("//").unwrap_or((line, ""));
+    let literals: Vec<&str> = code.split('"').skip(1).step_by(2).collect();
+    format!("{} {comment}", literals.join(" "))
+}
+
+#[test]
+fn documents_and_messages_use_the_words_of_the_field() {
+    let mut found = Vec::new();
+    let mut check = |path: &Path, at: usize, text: &str| {
+        for word in private_words(text) {
+            let plain = PRIVATE.iter().find(|(private, _)| *private == word).unwrap().1;
+            let path = path.strip_prefix(root()).unwrap().display();
+            found.push(format!("{path}:{}: `{word}`: write {plain}", at + 1));
+        }
+    };
+    let others =
+        files("manifests", &["yaml"]).into_iter().chain(files("templates", &["md", "yaml"]));
+    for path in documents().into_iter().chain(others) {
+        // What is generated has its words from the sources below.
+        if path.starts_with(root().join("docs/reference")) {
+            continue;
+        }
+        for (at, line) in read(&path).lines().enumerate() {
+            check(&path, at, line);
+        }
+    }
+    for path in files("src", &["rs"]) {
+        if path.file_name().unwrap() == "tests.rs" {
+            continue;
+        }
+        let text = read(&path);
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for (at, line) in code.lines().enumerate() {
+            if !KEPT.iter().any(|(kept, _)| line.contains(kept)) {
+                check(&path, at, &prose(line));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{} private words:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn private_words_are_found_as_whole_words() {
+    assert_eq!(private_words("the rule Takes hold: heard"), ["heard", "takes hold"]);
+    assert!(private_words("trimmed, unheard_of, kicker").is_empty());
+    assert_eq!(prose(r#"let said = format!("a {x} b"); // told"#), "a {x} b  told");
+}

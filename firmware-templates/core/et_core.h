@@ -170,7 +170,7 @@ class Node {
   uint8_t quick_;
   uint32_t sent_;                              // next reading to send
   uint32_t resend_, resend_end_;               // to send again: [resend_, resend_end_)
-  uint64_t unix_ms_;                           // of the edge's clock at unix_at_; 0: not told
+  uint64_t unix_ms_;                           // of the edge's clock at unix_at_; 0: not set
   uint32_t unix_at_, overflow_at_;
   uint16_t generation_, kept_crc_;
 };

@@ -25,7 +25,7 @@ pub const ROUNDS: usize = 3;
 
 /// What to measure.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct BrokerPlan {
     /// Time for each round.
     pub seconds: f64,
     /// Seed of the readings.
@@ -36,8 +36,8 @@ pub struct Plan {
     pub beside: Option<SocketAddr>,
 }
 
-impl Plan {
-    /// How many steps [`Watch::step`] is told of.
+impl BrokerPlan {
+    /// How many steps are passed to [`Watch::step`].
     pub fn steps(&self) -> usize {
         if self.beside.is_some() { 2 * ROUNDS } else { 1 }
     }
@@ -56,7 +56,7 @@ pub struct Round {
 
 /// Everything that was measured.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct BrokerReport {
     /// On what.
     pub machine: Machine,
     /// Of this program.
@@ -79,7 +79,7 @@ pub struct Report {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, Error> {
+pub fn run(plan: &BrokerPlan, watch: &dyn Watch) -> Result<BrokerReport, Error> {
     let directory = TemporaryDirectory::new(&plan.directory)?;
     let machine = Machine::here();
     let twins = CONNECTIONS * IN_FLIGHT;
@@ -112,7 +112,7 @@ pub fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, Error> {
     }
     runtime.process.end()?;
     let ratio = (!beside.is_empty()).then(|| hundredth(median(&rounds) / median(&beside)));
-    Ok(Report {
+    Ok(BrokerReport {
         machine,
         version: env!("CARGO_PKG_VERSION"),
         seed: plan.seed,

@@ -22,7 +22,7 @@ use super::{Error, Watch, failed, histogram, nanos};
 use crate::edgeai::generate::{CHANNELS, SyntheticWorld as World};
 use crate::edgeai::{Model, Prediction};
 
-/// A reading without an answer for so long is lost.
+/// A reading without an answer for this long counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often progress is shown and an interruption is looked for.
 const TICK: Duration = Duration::from_millis(50);

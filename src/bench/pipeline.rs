@@ -78,7 +78,7 @@ impl Load {
 
 /// What to measure.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct PipelinePlan {
     /// Time for each case.
     pub seconds: f64,
     /// With which classifiers.
@@ -99,8 +99,8 @@ pub struct Plan {
     pub rows: u32,
 }
 
-impl Plan {
-    /// How many steps [`Watch::step`] is told of.
+impl PipelinePlan {
+    /// How many steps are passed to [`Watch::step`].
     pub fn steps(&self) -> usize {
         let loads: usize = self.loads.iter().map(|load| self.rates_of(*load).len()).sum();
         let updates = if self.updates { UPDATES.len() } else { 0 };
@@ -192,7 +192,7 @@ const UPDATES: [(usize, usize); 4] = [(1, 1), (16, 16), (4, IN_FLIGHT), (8, 2 * 
 
 /// Everything that was measured.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct PipelineReport {
     /// On what.
     pub machine: Machine,
     /// Of this program.
@@ -217,7 +217,7 @@ pub struct Report {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, Error> {
+pub fn run(plan: &PipelinePlan, watch: &dyn Watch) -> Result<PipelineReport, Error> {
     let directory = TemporaryDirectory::new(&plan.directory)?;
     let machine = Machine::here();
     let binary = std::env::current_exe().and_then(std::fs::metadata);
@@ -244,7 +244,7 @@ pub fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, Error> {
         }
     }
     bench.floor.measure(bench.directory, FLOOR_COUNT)?;
-    Ok(Report {
+    Ok(PipelineReport {
         machine,
         version: env!("CARGO_PKG_VERSION"),
         seed: plan.seed,
@@ -270,7 +270,7 @@ struct Judge {
 }
 
 impl Judge {
-    fn new(classifier: Classifier, plan: &Plan) -> Result<Self, Error> {
+    fn new(classifier: Classifier, plan: &PipelinePlan) -> Result<Self, Error> {
         let world = |seed, nodes, rows: u32| World {
             seed,
             nodes,
@@ -289,7 +289,7 @@ impl Judge {
 }
 
 struct Bench<'a> {
-    plan: &'a Plan,
+    plan: &'a PipelinePlan,
     watch: &'a dyn Watch,
     directory: &'a Path,
     floor: Floor,

@@ -76,7 +76,7 @@ fn remove_abandoned(parent: &Path) -> Result<(), Error> {
 /// it, however that ends.
 pub(super) struct Process {
     child: Child,
-    said: Receiver<String>,
+    printed: Receiver<String>,
     lines: Vec<String>,
     ended: bool,
 }
@@ -92,16 +92,16 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| failed(format!("a process could not be started: {error}")))?;
-        let (tell, said) = channel();
+        let (sender, printed) = channel();
         if let Some(stderr) = child.stderr.take() {
             // Ends with the pipe; nobody may be listening any more.
             std::thread::spawn(move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    drop(tell.send(line));
+                    drop(sender.send(line));
                 }
             });
         }
-        Ok(Self { child, said, lines: Vec::new(), ended: false })
+        Ok(Self { child, printed, lines: Vec::new(), ended: false })
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -112,7 +112,7 @@ impl Process {
     pub(super) fn says(&mut self, start: &str) -> Result<String, Error> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            match self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.printed.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     let rest = line.strip_prefix(start).map(|rest| rest.trim().to_owned());
                     self.lines.push(line);
@@ -226,7 +226,7 @@ pub(super) fn rss_kib(pid: u32) -> Result<u64, Error> {
     let text = fs::read_to_string(&path).map_err(|error| failed(format!("{path}: {error}")))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
-    kib.ok_or_else(|| failed(format!("{path} does not tell the memory")))
+    kib.ok_or_else(|| failed(format!("{path} does not show the memory")))
 }
 
 /// Time that a process has had of the processors, its ended children left out.

@@ -11,7 +11,7 @@ use super::load::{Driver, Load, Outcome};
 use super::process::{self, Process};
 use super::{Error, Watch, failed, hundredth, tenth};
 
-/// The model of every twin that is measured: the four channels of the made-up office.
+/// The model of every twin that is measured: the four properties of the synthetic data.
 pub(super) fn model_manifest() -> Value {
     let number = |unit, minimum: f64, maximum: f64| json!({"type": "number", "unit": unit, "minimum": minimum, "maximum": maximum});
     json!({"kind": "TwinModel", "metadata": {"name": "env-node"}, "spec": {
@@ -106,7 +106,7 @@ impl RuntimeProcess {
         let rss_kib = process::rss_kib(self.process.id())?;
         let after = revisions(self.http, driver.twins())?;
         if after != driver.revisions() {
-            return Err(failed("the twins do not have the revisions that their verdicts tell"));
+            return Err(failed("the twins do not have the revisions of their verdicts"));
         }
         let revisions = after.iter().sum::<u64>() - before.iter().sum::<u64>();
         let grown = |name: &str| {

@@ -22,7 +22,7 @@ const TEXT_LEN: usize = 780;
 
 /// What to measure.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct ScalePlan {
     /// Numbers of twins.
     pub counts: Vec<usize>,
     /// Objects that `plan` compares.
@@ -33,8 +33,8 @@ pub struct Plan {
     pub directory: PathBuf,
 }
 
-impl Plan {
-    /// How many steps [`Watch::step`] is told of.
+impl ScalePlan {
+    /// How many steps are passed to [`Watch::step`].
     pub fn steps(&self) -> usize {
         self.counts.len() + 1
     }
@@ -59,7 +59,7 @@ pub struct Size {
 
 /// Everything that was measured.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct ScaleReport {
     /// On what.
     pub machine: Machine,
     /// Of this program.
@@ -76,7 +76,7 @@ pub struct Report {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, Error> {
+pub fn run(plan: &ScalePlan, watch: &dyn Watch) -> Result<ScaleReport, Error> {
     let directory = TemporaryDirectory::new(&plan.directory)?;
     let machine = Machine::here();
     let mut sizes = Vec::new();
@@ -86,7 +86,7 @@ pub fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, Error> {
     }
     watch.step(&format!("plan of {} objects", plan.planned));
     let plan_ms = planning(plan.planned, directory.path())?;
-    Ok(Report {
+    Ok(ScaleReport {
         machine,
         version: env!("CARGO_PKG_VERSION"),
         sizes,

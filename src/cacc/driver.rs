@@ -457,7 +457,7 @@ impl Sink for Feed {
 }
 
 impl Uplinks for Control {
-    fn heard(&self, thing: ThingId, uplink: Uplink) {
+    fn received(&self, thing: ThingId, uplink: Uplink) {
         // A node that reports its state has a session, declared or not.
         self.need(true);
         self.put(Input::Received(thing, Box::new(uplink), now_us()));

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Outcome;
 use super::error::{CliError, ErrorKind};
 use super::output::{Format, Output};
-use crate::bench::pipeline::{self, Case, Load, Placement, Plan, Report, Updates};
+use crate::bench::pipeline::{self, Case, Load, PipelinePlan, PipelineReport, Placement, Updates};
 use crate::bench::{self, Machine, Watch, broker, cacc, scale};
 use crate::edgeai::Classifier;
 use crate::gateway::external::Broker;
@@ -179,7 +179,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
                 [] => vec![10_000, 100_000],
                 given => given.iter().map(|&count| count as usize).collect(),
             };
-            let plan = scale::Plan {
+            let plan = scale::ScalePlan {
                 counts,
                 planned: args.planned as usize,
                 seed: args.common.seed,
@@ -251,7 +251,7 @@ fn show<R: serde::Serialize>(
     Ok(Outcome::Done)
 }
 
-fn broker_plan(args: &BrokerArgs) -> Result<broker::Plan, CliError> {
+fn broker_plan(args: &BrokerArgs) -> Result<broker::BrokerPlan, CliError> {
     let usage = |message: String| CliError::new(ErrorKind::Usage, message);
     let beside = match args.beside.as_deref() {
         Some(url) => {
@@ -261,7 +261,7 @@ fn broker_plan(args: &BrokerArgs) -> Result<broker::Plan, CliError> {
         }
         None => None,
     };
-    Ok(broker::Plan {
+    Ok(broker::BrokerPlan {
         seconds: seconds(args.seconds)?,
         seed: args.common.seed,
         directory: args.common.state_dir.clone(),
@@ -288,7 +288,7 @@ impl std::fmt::Display for Why {
 
 impl std::error::Error for Why {}
 
-fn plan(args: &Pipeline) -> Result<Plan, CliError> {
+fn plan(args: &Pipeline) -> Result<PipelinePlan, CliError> {
     let usage = |message: String| CliError::new(ErrorKind::Usage, message);
     let seconds = seconds(args.seconds.unwrap_or(if args.quick { 0.3 } else { 5.0 }))?;
     if let Some(rate) = args.rates.iter().find(|rate| !(1.0..=1e6).contains(*rate)) {
@@ -309,7 +309,7 @@ fn plan(args: &Pipeline) -> Result<Plan, CliError> {
         })
         .collect();
     let every = [Classifier::Forest, Classifier::Svm, Classifier::Mlp];
-    Ok(Plan {
+    Ok(PipelinePlan {
         seconds,
         classifiers: if args.classifiers.is_empty() {
             every.to_vec()
@@ -353,7 +353,7 @@ impl Watch for Shown {
     }
 }
 
-fn table(report: &Report, output: &mut Output) {
+fn table(report: &PipelineReport, output: &mut Output) {
     machine(report.version, &report.machine, output);
     let floor = &report.floor_us;
     let inference: Vec<String> =
@@ -440,7 +440,7 @@ fn machine(version: &str, machine: &Machine, output: &mut Output) {
     ));
 }
 
-fn broker_table(report: &broker::Report, output: &mut Output) {
+fn broker_table(report: &broker::BrokerReport, output: &mut Output) {
     machine(report.version, &report.machine, output);
     let row = |who: &str, round: &broker::Round| {
         vec![
@@ -495,7 +495,7 @@ fn cacc_table(report: &cacc::Report, output: &mut Output) {
     output.table(&header, &report.sizes.iter().map(row).collect::<Vec<_>>());
 }
 
-fn scale_table(report: &scale::Report, output: &mut Output) {
+fn scale_table(report: &scale::ScaleReport, output: &mut Output) {
     machine(report.version, &report.machine, output);
     let header = ["TWINS", "TWIN BYTES", "APPLY ms", "MiB", "START ms", "MiB AFTER"];
     let row = |size: &scale::Size| {

@@ -1,4 +1,4 @@
-//! Talks to a runtime's control API: one request, one connection, one answer.
+//! A client of a runtime's control API: one request, one connection, one answer.
 //!
 //! The first thing that goes wrong is that no runtime is there; that has an exit code of its own
 //! and a sentence that says how to start one.
@@ -29,7 +29,7 @@ const ANSWER_BYTES_MAX: usize = 512 << 20;
 /// Longest wait of one request.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// A runtime to talk to.
+/// A runtime's control API.
 pub(super) struct Client {
     threads: Runtime,
     server: String,

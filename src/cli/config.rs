@@ -1,7 +1,7 @@
 //! Settings: a flag, then `EDGETWIN_*`, then `edgetwin.toml`, then a default.
 //!
 //! The file's values become the defaults of the flags they stand for, so that clap's own order of
-//! flag, environment and default does the rest, and `--help` shows what is in force.
+//! flag, environment and default does the rest, and `--help` shows the effective values.
 //!
 //! Not here: what a setting means (`run`, `Global`).
 
@@ -21,7 +21,7 @@ use super::output::{Format, Output};
 /// Where settings are looked for when `--config` names no file.
 const DEFAULT_FILE: &str = "edgetwin.toml";
 
-/// Show the settings that are in force
+/// Show the effective settings
 ///
 /// A setting is taken from its flag, else from its variable, else from the configuration file,
 /// else it has a default.

@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
     Ok(Outcome::Done)
 }
 
-/// How the node of a twin talks, and why; none if it has none.
+/// How the node of a twin transmits, and why; none if it has none.
 fn sentence(item: &Value, client: &Client) -> Option<String> {
     if item["kind"] != "Twin" {
         return None;

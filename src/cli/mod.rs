@@ -104,7 +104,7 @@ struct Global {
         hide_long_help = true
     )]
     all_namespaces: bool,
-    /// The runtime to talk to
+    /// The address of the runtime
     #[arg(
         long,
         global = true,

@@ -5,12 +5,14 @@
 //!
 //! Not here: guides, which people write.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::{Arg, Command};
 
 use super::error::ErrorKind;
 use crate::base::telemetry::Telemetry;
+use crate::base::telemetry::events::REMEDIES;
 use crate::kinds::Kind;
 use crate::manifest::Code;
 use crate::manifest::schema::{self, ExplainedField, Explanation};
@@ -24,6 +26,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
     vec![
         ("cli.md", commands()),
         ("errors.md", errors()),
+        ("events.md", events()),
         ("kinds.md", kinds()),
         ("metrics.md", metrics()),
     ]
@@ -147,21 +150,29 @@ fn kinds() -> String {
         row(&mut page, &[&link, &format!("`{}`", kind.short()), first.trim()]);
     }
     page.push_str("\n## Metadata\n\n| Field | Type | Meaning |\n|---|---|---|\n");
+    let mut listed = BTreeMap::new();
     if let Ok(metadata) = schema::explain("Twin.metadata") {
-        fields(&mut page, "Twin.metadata", "", &metadata.fields, 0);
+        fields(&mut page, "Twin.metadata", "", &metadata.fields, &mut listed);
     }
     for (kind, explanation) in &explained {
         push(&mut page, format!("\n## {}\n\n{}\n\n", kind.name(), explanation.description));
         page.push_str("| Field | Type | Meaning |\n|---|---|---|\n");
-        fields(&mut page, kind.name(), "", &explanation.fields, 0);
+        fields(&mut page, kind.name(), "", &explanation.fields, &mut listed);
     }
     page
 }
 
-/// Deeper fields are left to `explain`: manifests do not nest further.
-const DEPTH_MAX: usize = 6;
+/// As many fields are listed once; where they come again, there is a reference to the first place.
+const LISTED_AGAIN_MAX: usize = 4;
 
-fn fields(page: &mut String, parent: &str, prefix: &str, of: &[ExplainedField], depth: usize) {
+/// Lists fields and what is below them. `listed` is where each set of fields was listed first.
+fn fields(
+    page: &mut String,
+    parent: &str,
+    prefix: &str,
+    of: &[ExplainedField],
+    listed: &mut BTreeMap<Vec<String>, String>,
+) {
     for field in of {
         let path = format!("{parent}.{}", field.name);
         let name = format!("{prefix}{}", field.name);
@@ -193,9 +204,16 @@ fn fields(page: &mut String, parent: &str, prefix: &str, of: &[ExplainedField], 
                 _ => "",
             };
         }
+        let fields_below = explanation.map(|found| found.fields).unwrap_or_default();
+        let names: Vec<String> = fields_below.iter().map(|field| field.name.clone()).collect();
+        let first = (names.len() > LISTED_AGAIN_MAX).then(|| listed.get(&names).cloned()).flatten();
+        match &first {
+            Some(first) => push(&mut words, format!(" The fields are those of `{first}`.")),
+            None => drop(listed.insert(names, path.clone())),
+        }
         row(page, &[&format!("`{name}`"), &kind, &words]);
-        if let Some(found) = explanation.filter(|_| depth < DEPTH_MAX) {
-            fields(page, &path, &format!("{name}{below}."), &found.fields, depth + 1);
+        if first.is_none() {
+            fields(page, &path, &format!("{name}{below}."), &fields_below, listed);
         }
     }
 }
@@ -234,6 +252,22 @@ fn metrics() -> String {
             row(&mut page, &[&format!("`{name}`"), kind, help]);
         }
     }
+    page
+}
+
+fn events() -> String {
+    let mut page = format!(
+        "{GENERATED}# Events\n\n`edgetwin events` lists what happened, newest last; one event with the same \
+         reason and object is counted, not repeated. These are the warnings, and what to do about them. \
+         Warnings are also lines of the log.\n\n| Reason | Remedy |\n|---|---|\n"
+    );
+    for (reason, remedy) in REMEDIES {
+        row(&mut page, &[&format!("`{reason}`"), remedy]);
+    }
+    page.push_str(
+        "\nAll other reasons are those of an object's conditions; `edgetwin describe KIND NAME` shows them with \
+         their message.\n",
+    );
     page
 }
 

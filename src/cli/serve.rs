@@ -20,7 +20,7 @@ use crate::base::telemetry::log::Log;
 use crate::base::units;
 use crate::edgeai::http::router;
 use crate::edgeai::{MODEL_BYTES_MAX, Model};
-use crate::registry::http::{Client, ClientError, Clock};
+use crate::registry::http::{ClientError, Clock, EurekaClient};
 use crate::registry::{Endpoint, Instance};
 
 /// Serve trained models to other runtimes
@@ -78,7 +78,7 @@ pub(super) fn run(args: &Args, log: &Log, output: &mut Output) -> Result<Outcome
     };
     let eureka = match &args.eureka {
         Some(url) => Some(
-            Client::new(url, REGISTRY_TIMEOUT)
+            EurekaClient::new(url, REGISTRY_TIMEOUT)
                 .map_err(|error| CliError::new(ErrorKind::Usage, format!("--eureka: {error}")))?,
         ),
         None => None,
@@ -136,7 +136,7 @@ fn models(args: &Args) -> Result<HashMap<String, Arc<Model>>, CliError> {
 async fn serve(
     models: HashMap<String, Arc<Model>>,
     address: SocketAddr,
-    eureka: Option<Client>,
+    eureka: Option<EurekaClient>,
     lease_s: u32,
     output: &mut Output,
 ) -> Result<Outcome, CliError> {
@@ -184,7 +184,7 @@ async fn serve(
         }
         None => signals.next().await,
     }
-    // Calls that were on their way when the registry heard of it are still answered.
+    // Calls that were under way when it deregistered are still answered.
     stop.send_replace(true);
     served.await.map_err(|error| failed("the server ended badly".to_owned(), &error))?;
     Ok(Outcome::Done)
@@ -212,7 +212,11 @@ fn instance(name: &str, model: &Model, address: SocketAddr, lease_s: u32) -> Ins
 
 /// Registers, then renews three times a lease, registers again when the registry lost the instance, and
 /// reports when that starts and stops failing.
-async fn keep_registered(eureka: Arc<Client>, instance: Instance, report: mpsc::Sender<String>) {
+async fn keep_registered(
+    eureka: Arc<EurekaClient>,
+    instance: Instance,
+    report: mpsc::Sender<String>,
+) {
     let every = Duration::from_secs(u64::from(instance.lease.duration_s)) / 3;
     // A registry that is not there is asked more often: calls wait for it.
     let again = every.min(Duration::from_secs(1));
@@ -254,7 +258,7 @@ async fn keep_registered(eureka: Arc<Client>, instance: Instance, report: mpsc::
 }
 
 /// Ends all leases at once; one that cannot be ended expires by itself.
-async fn deregister(eureka: &Arc<Client>, instances: &[Instance], output: &mut Output) {
+async fn deregister(eureka: &Arc<EurekaClient>, instances: &[Instance], output: &mut Output) {
     let mut ending = tokio::task::JoinSet::new();
     for instance in instances.iter().cloned() {
         let eureka = Arc::clone(eureka);

@@ -122,7 +122,7 @@ pub(super) fn run(
 
 /// Runs the nodes for so long, or until SIGINT or SIGTERM.
 async fn drive(
-    nodes: Vec<simulate::Node>,
+    nodes: Vec<simulate::SimulatedNode>,
     broker: Broker,
     seed: u64,
     duration: Option<Duration>,

@@ -16,7 +16,7 @@ use crate::base::text::suggest;
 use crate::base::units::Percent;
 use crate::edgeai::Classifier;
 use crate::edgeai::train::{
-    self, DataError, Options, Recipe, RecipeError, TrainError, TrainingReport,
+    self, DataError, Recipe, RecipeError, TrainError, TrainingOptions, TrainingReport,
 };
 
 /// Train a classifier from CSV
@@ -71,8 +71,11 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
         return Err(CliError::new(ErrorKind::Usage, message)
             .hint(format!("write --output {word}, or -o ./{word} for a file of that name")));
     }
-    let options =
-        Options { target: args.target.clone(), inputs: args.inputs.clone(), recipe: recipe(args)? };
+    let options = TrainingOptions {
+        target: args.target.clone(),
+        inputs: args.inputs.clone(),
+        recipe: recipe(args)?,
+    };
     let reader: Box<dyn Read> = if args.data == "-" {
         Box::new(io::stdin().lock())
     } else {

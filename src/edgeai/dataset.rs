@@ -22,7 +22,7 @@ pub const VALUES_MAX: usize = 64 << 20;
 /// Why rows are not a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataError {
-    /// The CSV itself is broken: the reader's words, with the line where it can tell.
+    /// The CSV is malformed: the reader's message, with the line if it is known.
     Csv(String),
     /// No column of this name; the columns there are.
     NoColumn {

@@ -1,4 +1,4 @@
-//! Models over HTTP by the Open Inference Protocol (I/O boundary): [`router`] serves them, [`Client`] calls
+//! Models over HTTP by the Open Inference Protocol (I/O boundary): [`router`] serves them, [`ModelClient`] calls
 //! served ones.
 //!
 //! Not here: what the bytes mean (`oip`), connections (`crate::base::http::client`), which instance is called and whether again (`registry`,
@@ -183,7 +183,7 @@ async fn model_infer(
 
 /// What went wrong in a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum CallFailure {
     /// No connection: refused, unreachable, no such host. Nothing was sent.
     Connect,
     /// The connection ended before the answer was complete.
@@ -217,13 +217,13 @@ pub enum Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallError {
     /// What went wrong.
-    pub cause: Cause,
+    pub cause: CallFailure,
     /// For people; it names no host.
     pub message: String,
 }
 
 impl CallError {
-    fn new(cause: Cause, message: impl fmt::Display) -> Self {
+    fn new(cause: CallFailure, message: impl fmt::Display) -> Self {
         Self { cause, message: message.to_string() }
     }
 
@@ -231,11 +231,12 @@ impl CallError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self.cause {
-            Cause::Refused(_) | Cause::Row => Fault::Caller,
-            Cause::Unavailable(_) | Cause::Failed(_) | Cause::BadAnswer | Cause::Deadline => {
-                Fault::Service
-            }
-            Cause::Connect | Cause::Broken => Fault::Network,
+            CallFailure::Refused(_) | CallFailure::Row => Fault::Caller,
+            CallFailure::Unavailable(_)
+            | CallFailure::Failed(_)
+            | CallFailure::BadAnswer
+            | CallFailure::Deadline => Fault::Service,
+            CallFailure::Connect | CallFailure::Broken => Fault::Network,
         }
     }
 
@@ -260,13 +261,13 @@ const LAYOUTS_MAX: usize = 4096;
 
 /// Calls models that are served elsewhere. Share one.
 #[derive(Debug, Default)]
-pub struct Client {
+pub struct ModelClient {
     pool: Pool,
     /// How each model wants its inputs, by address and name.
     layouts: Mutex<HashMap<(String, String), Arc<Layout>>>,
 }
 
-impl Client {
+impl ModelClient {
     /// A client without connections.
     #[must_use]
     pub fn new() -> Self {
@@ -293,7 +294,7 @@ impl Client {
     ) -> Result<ServiceReply, CallError> {
         match timeout_at(deadline, self.infer_once(host_port, model, row)).await {
             Ok(reply) => reply,
-            Err(_) => Err(CallError::new(Cause::Deadline, "no answer within the deadline")),
+            Err(_) => Err(CallError::new(CallFailure::Deadline, "no answer within the deadline")),
         }
     }
 
@@ -326,24 +327,25 @@ impl Client {
             }
         };
         let body = oip::request(&layout, row)
-            .ok_or_else(|| CallError::new(Cause::Row, "a value of the row is missing"))?;
+            .ok_or_else(|| CallError::new(CallFailure::Row, "a value of the row is missing"))?;
         let infer = Outgoing::json("POST", &(path + "/infer"), body);
         let (status, body) = self.pool.send(host_port, infer).await?;
         if status == StatusCode::OK {
-            return oip::read_reply(&body).map_err(|why| CallError::new(Cause::BadAnswer, why));
+            return oip::read_reply(&body)
+                .map_err(|why| CallError::new(CallFailure::BadAnswer, why));
         }
         // The instance may have been replaced by one that wants its inputs otherwise.
         self.layouts().remove(&key);
         let code = status.as_u16();
         let cause = match code {
-            404 | 429 | 502 | 503 | 504 => Cause::Unavailable(code),
-            500.. => Cause::Failed(code),
-            _ => Cause::Refused(code),
+            404 | 429 | 502 | 503 | 504 => CallFailure::Unavailable(code),
+            500.. => CallFailure::Failed(code),
+            _ => CallFailure::Refused(code),
         };
-        let said: Option<String> = serde_json::from_slice::<serde_json::Value>(&body)
+        let message: Option<String> = serde_json::from_slice::<serde_json::Value>(&body)
             .ok()
             .and_then(|v| Some(v.get("error")?.as_str()?.chars().take(200).collect()));
-        Err(CallError::new(cause, format!("status {code}: {}", said.unwrap_or_default())))
+        Err(CallError::new(cause, format!("status {code}: {}", message.unwrap_or_default())))
     }
 
     fn layouts(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<Layout>>> {
@@ -355,10 +357,10 @@ impl Client {
 impl From<SendError> for CallError {
     fn from(e: SendError) -> Self {
         let cause = match e.kind {
-            SendErrorKind::Connect => Cause::Connect,
-            SendErrorKind::Broken => Cause::Broken,
-            SendErrorKind::TooLarge => Cause::BadAnswer,
-            SendErrorKind::Request => Cause::Row,
+            SendErrorKind::Connect => CallFailure::Connect,
+            SendErrorKind::Broken => CallFailure::Broken,
+            SendErrorKind::TooLarge => CallFailure::BadAnswer,
+            SendErrorKind::Request => CallFailure::Row,
         };
         Self::new(cause, e)
     }
@@ -423,7 +425,7 @@ mod tests {
     async fn client_and_server_agree_with_the_model() {
         let model = model();
         let at = serve(router(Arc::new(("m".to_owned(), Arc::clone(&model))))).await.to_string();
-        let client = Client::new();
+        let client = ModelClient::new();
         let mut out = Prediction::default();
         for i in 0..100_u8 {
             let row = [f32::from(i) * 0.6, 3.5];
@@ -524,7 +526,7 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
-        let client = Client::new();
+        let client = ModelClient::new();
         for _ in 0..20 {
             let reply = client.infer(&at, "m", &[1.0], soon()).await.unwrap();
             assert_eq!(reply.label, "1");
@@ -533,34 +535,37 @@ mod tests {
 
     #[tokio::test]
     async fn failures_say_whose_fault_and_whether_to_retry() {
-        let client = Client::new();
+        let client = ModelClient::new();
         let model = model();
         let at = serve(router(Arc::new(("m".to_owned(), model)))).await.to_string();
         let cause = |e: Result<ServiceReply, CallError>| e.unwrap_err();
         let e = cause(client.infer(&at, "other", &[1.0, 2.0], soon()).await);
         assert_eq!(
             (e.cause, e.fault(), e.retryable()),
-            (Cause::Unavailable(404), Fault::Service, true)
+            (CallFailure::Unavailable(404), Fault::Service, true)
         );
         assert!(e.message.contains("no model `other`"), "{e}");
         let e = cause(client.infer(&at, "m", &[1.0], soon()).await);
         assert_eq!(
             (e.cause, e.fault(), e.retryable()),
-            (Cause::Refused(400), Fault::Caller, false)
+            (CallFailure::Refused(400), Fault::Caller, false)
         );
         let e = cause(client.infer(&at, "m", &[1.0, f32::NAN], soon()).await);
-        assert_eq!((e.cause, e.retryable()), (Cause::Row, false));
+        assert_eq!((e.cause, e.retryable()), (CallFailure::Row, false));
 
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let nobody = closed.local_addr().unwrap().to_string();
         drop(closed);
         let e = cause(client.infer(&nobody, "m", &[1.0], soon()).await);
-        assert_eq!((e.cause, e.fault(), e.retryable()), (Cause::Connect, Fault::Network, true));
+        assert_eq!(
+            (e.cause, e.fault(), e.retryable()),
+            (CallFailure::Connect, Fault::Network, true)
+        );
 
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = silent.local_addr().unwrap().to_string();
         let deadline = Instant::now() + Duration::from_millis(30);
         let e = cause(client.infer(&at, "m", &[1.0], deadline).await);
-        assert_eq!((e.cause, e.fault()), (Cause::Deadline, Fault::Service));
+        assert_eq!((e.cause, e.fault()), (CallFailure::Deadline, Fault::Service));
     }
 }

@@ -1,10 +1,10 @@
-//! EdgeAI: models that judge a twin's state, in microseconds, without a heap allocation.
+//! EdgeAI: models that classify a twin's state, in microseconds, without a heap allocation.
 //!
 //! A [`Model`] maps a row of numbers, in the order of [`Meta::inputs`], to a [`Prediction`]: a
 //! probability for each of [`Meta::labels`]. Random forest (`forest`), support vector machine
 //! (`svm`) and multi-layer perceptron (`mlp`) share one file format (`format`), one training
-//! entry ([`train`]) and one report. [`generate`] is the project's own source of readings to
-//! train and to demonstrate on; [`http`] serves models and calls served ones by the Open
+//! entry ([`train`]) and one report. [`generate`] makes synthetic data for training and
+//! demonstration; [`http`] serves models and calls served ones by the Open
 //! Inference Protocol; [`service`] is what callers know of a deployed one.
 //!
 //! Always true, and tested:

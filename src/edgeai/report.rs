@@ -210,7 +210,7 @@ impl fmt::Display for TrainingReport {
 
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.by_label.iter().map(|l| l.label.chars().count()).fold(9, usize::max);
+        let width = self.by_label.iter().map(|l| l.label.chars().count()).fold(18, usize::max);
         writeln!(
             f,
             "on {} rows it has not seen: accuracy {:.3}, macro F1 {:.3}, Brier {:.3}, calibration \
@@ -225,7 +225,7 @@ impl fmt::Display for Evaluation {
                 l.label, l.precision, l.recall, l.f1, l.rows
             )?;
         }
-        write!(f, "\n{:width$}", "is \\ said")?;
+        write!(f, "\n{:width$}", "actual \\ predicted")?;
         for l in &self.by_label {
             write!(f, "  {:>width$}", l.label)?;
         }

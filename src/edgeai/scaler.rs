@@ -2,8 +2,8 @@
 
 use super::format::{ModelError, Reader, Writer};
 
-/// Bound of a scaled input. Why: a reading a million standard deviations away is as strange as
-/// one a billion away, and the bound keeps products finite in `f32`.
+/// Bound of a scaled input. Why: a reading a million standard deviations from the mean is as strange as
+/// one a billion from it, and the bound keeps products finite in `f32`.
 const SCALED_MAX: f32 = 1e6;
 
 /// `(x - mean) / sd` for each input, with the population standard deviation; an input that never

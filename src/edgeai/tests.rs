@@ -260,7 +260,7 @@ fn training_reads_named_columns_and_leaves_incomplete_rows_out() {
         csv += &format!("t{i},{i},{a},{}\n", if a == 1 { "10" } else { "9" });
     }
     csv += "t,,1,10\nt,3,nan,9\nt,3,1,\n";
-    let options = train::Options {
+    let options = train::TrainingOptions {
         target: "label".to_owned(),
         inputs: vec!["a".to_owned(), "b".to_owned()],
         recipe: recipe(Classifier::Forest),
@@ -274,28 +274,28 @@ fn training_reads_named_columns_and_leaves_incomplete_rows_out() {
 
 #[test]
 fn faults_of_the_data_are_told_with_their_place() {
-    let options = |target: &str, inputs: &[&str]| train::Options {
+    let options = |target: &str, inputs: &[&str]| train::TrainingOptions {
         target: target.to_owned(),
         inputs: inputs.iter().map(|&i| i.to_owned()).collect(),
         recipe: recipe(Classifier::Forest),
     };
-    let told = |csv: &str, options: &train::Options| match run(csv.as_bytes(), options) {
+    let refused = |csv: &str, options: &train::TrainingOptions| match run(csv.as_bytes(), options) {
         Err(TrainError::Data(e)) => e.to_string(),
         other => panic!("{other:?}"),
     };
     let csv = "a,b,label\n1,2,x\n1,wet,y\n";
     assert_eq!(
-        told(csv, &options("label", &["a", "b"])),
+        refused(csv, &options("label", &["a", "b"])),
         "line 3, column `b`: `wet` is not a number"
     );
     assert_eq!(
-        told(csv, &options("lable", &["a"])),
+        refused(csv, &options("lable", &["a"])),
         "there is no column `lable`; the columns are a, b, label"
     );
-    assert!(told(csv, &options("label", &["a", "a"])).contains("named twice"));
-    assert!(told("a,label\n1,x\n2,x\n", &options("label", &[])).contains("1 label(s)"));
-    assert!(told("a,label\n1,x\n2,x\n3,y\n", &options("label", &[])).contains("single row"));
-    assert!(told("a,label\n1,x,3\n", &options("label", &[])).contains("CSV"));
+    assert!(refused(csv, &options("label", &["a", "a"])).contains("named twice"));
+    assert!(refused("a,label\n1,x\n2,x\n", &options("label", &[])).contains("1 label(s)"));
+    assert!(refused("a,label\n1,x\n2,x\n3,y\n", &options("label", &[])).contains("single row"));
+    assert!(refused("a,label\n1,x,3\n", &options("label", &[])).contains("CSV"));
 }
 
 #[test]

@@ -308,7 +308,7 @@ fn hidden(value: &str, to: &mut Vec<usize>) -> Result<(), &'static str> {
 
 /// What [`run`] reads and by which recipe it learns.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
+pub struct TrainingOptions {
     /// Column that holds the label.
     pub target: String,
     /// Columns to learn from, in the order of the model's rows; empty means all others.
@@ -321,7 +321,10 @@ pub struct Options {
 ///
 /// # Errors
 /// [`TrainError`]: the data, the recipe or the solver, in words for the user.
-pub fn run(csv: impl Read, options: &Options) -> Result<(Model, TrainingReport), TrainError> {
+pub fn run(
+    csv: impl Read,
+    options: &TrainingOptions,
+) -> Result<(Model, TrainingReport), TrainError> {
     let data = Dataset::from_csv(csv, &options.target, &options.inputs)?;
     fit_and_test(&data, &options.recipe)
 }

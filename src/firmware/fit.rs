@@ -221,7 +221,7 @@ fn fit_battery(
     }
     let span = battery.full_volts - battery.empty_volts;
     if span <= 0.0 {
-        return None; // told by whoever checks manifests
+        return None; // reported by the check of manifests
     }
     let percent_of_count =
         100.0 * battery.divider * volts_most / f64::from((1_u32 << board.adc.bits) - 1) / span;

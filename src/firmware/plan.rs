@@ -23,7 +23,7 @@ const LEASE_MS: u32 = 60_000;
 /// Period where the profile does not say, ms.
 const PERIOD_MS: u32 = 1000;
 
-/// How a node talks by itself.
+/// The default transmission of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DefaultTransmission {
     /// Index in [`PROGRAMS`].
@@ -56,7 +56,7 @@ pub struct Firmware {
     pub battery: bool,
     /// Bits by the index in [`PROGRAMS`].
     pub programs: u8,
-    /// How it talks by itself.
+    /// The default transmission.
     pub transmission: DefaultTransmission,
     /// Least period that a command may ask for, ms.
     pub period_min: u32,

@@ -1,4 +1,4 @@
-//! What intake asks and whom it informs: the model of each twin, and receivers of uplinks.
+//! The model of each twin, by which intake checks readings, and the receiver of uplinks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::twin::ThingId;
 use crate::wire::{NodeModel, Uplink};
 
-/// Is told what nodes say beside their readings: answers, events, states.
+/// Receives acknowledgements, events and states of nodes.
 pub trait Uplinks: Send + Sync {
-    /// A node said something. Called by the thread of all connections: hands over, does not wait.
-    fn heard(&self, thing: ThingId, uplink: Uplink);
+    /// A message was received. Called by the thread of all connections: must not block.
+    fn received(&self, thing: ThingId, uplink: Uplink);
 }
 
 /// Which model each twin's readings are checked against.

@@ -1,9 +1,9 @@
-//! An external MQTT broker in place of the own listener: readings come in, verdicts go out.
+//! An external MQTT broker instead of the built-in listener: readings come in, verdicts go out.
 //!
 //! Readings are acknowledged by hand, when their update is durable; until then the broker keeps
 //! them for this client's session and sends them again after a reconnect, and their sequence
-//! numbers tell which were taken already. So nothing that the broker has acknowledged to a node is
-//! lost when this runtime is killed. What the broker itself forgets when it is killed, it forgets.
+//! numbers show which were applied already. So nothing that the broker has acknowledged to a node is
+//! lost when this runtime is killed. What the broker loses when it is killed itself stays lost.
 //!
 //! Malformed readings are acknowledged, counted and reported: the broker would send them for ever.
 
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::base::clock::now_us;
 use crate::base::http::stopped;
 use crate::base::telemetry::Severity;
-use crate::gateway::intake::{Context, PACKET_LEN_MAX};
+use crate::gateway::intake::{IntakeContext, PACKET_LEN_MAX};
 use crate::gateway::intake::{Taken, take_reading};
 
 /// Readings that the broker may send before the first of them is acknowledged.
@@ -73,7 +73,7 @@ struct Waiting {
 pub async fn run(
     broker: Broker,
     session: String,
-    context: Context,
+    context: IntakeContext,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut options = MqttOptions::new(session, &broker.host, broker.port);
@@ -161,7 +161,7 @@ pub async fn run(
             if let Some(Waiting { publish, .. }) = waiting.pop_front()
                 && client.try_ack(&publish).is_err()
             {
-                // No room: it comes again, and its number tells that it was taken.
+                // No room: it is sent again, and its number shows that it was applied.
                 break;
             }
         }

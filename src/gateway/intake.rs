@@ -1,5 +1,5 @@
-//! What a node's message becomes, whichever way it came: a change of its twin, or a word to whoever
-//! listens. The listener, the external broker and, through either, serial lines share it.
+//! Intake: a node's message becomes a change of its twin, or is passed to the receiver of uplinks. The
+//! listener, the external broker and, through either, serial lines share it.
 
 use mqtt_protocol_core::mqtt::result_code::DisconnectReasonCode;
 
@@ -22,7 +22,7 @@ pub const PACKET_LEN_MAX: u32 = 1 << 20;
 
 /// What intake works with, whichever way a message came.
 #[derive(Clone)]
-pub struct Context {
+pub struct IntakeContext {
     /// Takes readings.
     pub writer: Arc<Writer>,
     /// Knows the models.
@@ -31,11 +31,11 @@ pub struct Context {
     pub telemetry: Arc<Telemetry>,
     /// Verdicts to publish; a [`Sink`] of the writer.
     pub outbox: Arc<Outbox>,
-    /// Is told what nodes say beside their readings.
+    /// Receives acknowledgements, events and states.
     pub uplinks: Arc<dyn Uplinks>,
 }
 
-/// Outcome of a PUBLISH, as MQTT 5 says it.
+/// The result of a PUBLISH, as a reason code of MQTT 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     Success,
@@ -46,26 +46,26 @@ pub(crate) enum Reason {
     QuotaExceeded,
 }
 
-/// What became of a message.
+/// The result of a message.
 pub(crate) enum Taken {
     /// An ordinary message.
     NotAReading,
     /// Durable with this batch.
     Staged(u64),
-    /// Taken before.
+    /// Applied before.
     Duplicate,
-    /// Never to be taken.
+    /// Can never be applied.
     Refused(Reason),
     /// Not stored; the node should keep it.
     NotStored(DisconnectReasonCode),
 }
 
-/// Judges and stages a message that may be a reading.
+/// Validates and stages a message that may be a reading.
 ///
-/// * `live`: it comes from the node for the first time, neither sent again nor retained.
+/// * `live`: it was sent by the node for the first time, neither repeated nor retained.
 /// * `from`: who sent it, for events.
 pub(crate) fn take_reading(
-    context: &Context,
+    context: &IntakeContext,
     topic_name: &str,
     payload: &[u8],
     live: bool,
@@ -80,7 +80,9 @@ pub(crate) fn take_reading(
     let decoded = match topic.leaf {
         Leaf::Data => crate::wire::decode(payload, model().as_deref()),
         Leaf::Features => crate::wire::decode_features(payload, model().as_deref()),
-        Leaf::Ack | Leaf::Event | Leaf::State => return hear(context, topic, payload, live, from),
+        Leaf::Ack | Leaf::Event | Leaf::State => {
+            return receive_uplink(context, topic, payload, live, from);
+        }
         _ => return Taken::NotAReading,
     };
     let reading = match decoded {
@@ -103,12 +105,12 @@ pub(crate) fn take_reading(
         }
         Err(Rejected::Refused(Refusal::Duplicate)) => {
             telemetry.readings_duplicate.inc();
-            tell_of_old_boot(context, &thing, stamp);
+            report_old_boot(context, &thing, stamp);
             Taken::Duplicate
         }
         Err(Rejected::Refused(refusal)) => {
             telemetry.readings_refused.inc();
-            let (reason, word) = match &refusal {
+            let (reason, name) = match &refusal {
                 Refusal::NotFound(..) => (Reason::NotAuthorized, "UnknownNode"),
                 Refusal::TooLarge(_) => (Reason::QuotaExceeded, "TwinTooLarge"),
                 Refusal::Stalled(_) => {
@@ -118,7 +120,7 @@ pub(crate) fn take_reading(
             };
             let object = node_name(topic_name);
             let text = format!("a reading from {from} was refused: {}", refusal.message());
-            telemetry.event(now_us(), Severity::Warning, word, object, text);
+            telemetry.event(now_us(), Severity::Warning, name, object, text);
             Taken::Refused(reason)
         }
         Err(Rejected::NotStored(error)) => not_stored(context, &error),
@@ -126,46 +128,46 @@ pub(crate) fn take_reading(
 }
 
 /// The node has to keep it.
-fn not_stored(context: &Context, error: &AppendError) -> Taken {
-    let text = format!("a reading was not taken: {error}");
+fn not_stored(context: &IntakeContext, error: &AppendError) -> Taken {
+    let text = format!("a reading was not stored: {error}");
     context.telemetry.event(now_us(), Severity::Warning, "NotStored", "Store", text);
     Taken::NotStored(DisconnectReasonCode::QuotaExceeded)
 }
 
-/// A node whose boot counter went back is not heard any more, and must not be so in silence.
-fn tell_of_old_boot(context: &Context, thing: &ThingId, stamp: Option<Stamp>) {
+/// Readings of a node whose boot counter went back are taken for duplicates: that needs an event.
+fn report_old_boot(context: &IntakeContext, thing: &ThingId, stamp: Option<Stamp>) {
     let known = context.writer.newest(thing.as_str()).and_then(|twin| twin.sequence.last());
     if let (Some(boot), Some(newest)) = (stamp.and_then(|s| s.boot), known.and_then(|s| s.boot))
         && boot != newest
     {
         let object = format!("Twin/{}/{}", thing.namespace(), thing.name());
         let text = format!(
-            "readings of boot {boot} count as repeats, since boot {newest} was heard; a node whose \
-             counter began anew has to say so: by a state, `{{\"up\":1,\"boot\":{boot}}}`, when it connects"
+            "readings of boot {boot} count as duplicates, because boot {newest} was received; a node \
+             whose counter restarted has to publish a state, `{{\"up\":1,\"boot\":{boot}}}`, when it connects"
         );
         context.telemetry.event(now_us(), Severity::Warning, "OldBoot", object, text);
     }
 }
 
-/// Hands on what a node says beside its readings.
-fn hear(
-    context: &Context,
+/// Passes on acknowledgements, events and states.
+fn receive_uplink(
+    context: &IntakeContext,
     topic: Topic,
     payload: &[u8],
     live: bool,
     from: &dyn std::fmt::Display,
 ) -> Taken {
     if payload.is_empty() {
-        // A retained state is taken away.
+        // A retained state is deleted.
         return Taken::NotAReading;
     }
     if context.writer.newest(topic.thing.as_str()).is_none() {
         context.telemetry.messages_unknown.inc();
         let refusal = Refusal::NotFound(topic.thing.clone(), Path::Thing);
         let object = format!("Twin/{}/{}", topic.thing.namespace(), topic.thing.name());
-        let text = format!("a message from {from} is of no twin: {}", refusal.message());
+        let text = format!("a message from {from} belongs to no twin: {}", refusal.message());
         context.telemetry.event(now_us(), Severity::Warning, "UnknownNode", object, text);
-        // It is handed on all the same: the twin may be about to be made.
+        // It is passed on all the same: the twin may be about to be created.
     }
     match Uplink::decode_as(&topic.leaf, payload) {
         Ok(Some(mut uplink)) => {
@@ -173,10 +175,12 @@ fn hear(
                 forget_uptime(&mut uplink);
             }
             let taken = match &uplink {
-                Uplink::State(state) if state.up && live => born(context, &topic.thing, state.boot),
+                Uplink::State(state) if state.up && live => {
+                    report_boot(context, &topic.thing, state.boot)
+                }
                 _ => Taken::NotAReading,
             };
-            context.uplinks.heard(topic.thing, uplink);
+            context.uplinks.received(topic.thing, uplink);
             taken
         }
         Ok(None) => Taken::NotAReading,
@@ -187,16 +191,16 @@ fn hear(
     }
 }
 
-/// A state that is retained or sent again says nothing about the node's clock now: a command that
-/// counted by it would reach the node too late.
+/// The uptime in a state that is retained or repeated is out of date: a command whose time to live
+/// was computed from it would arrive too late.
 fn forget_uptime(uplink: &mut Uplink) {
     if let Uplink::State(state) = uplink {
         state.ms = None;
     }
 }
 
-/// A node says at which boot it is. If its counter went back, its readings are taken from here on.
-fn born(context: &Context, thing: &ThingId, boot: u32) -> Taken {
+/// A node reports its boot counter. If it went back, readings are accepted from this boot on.
+fn report_boot(context: &IntakeContext, thing: &ThingId, boot: u32) -> Taken {
     let request = Request {
         id: thing.clone(),
         change: Change::Boot(boot.into()),
@@ -208,8 +212,8 @@ fn born(context: &Context, thing: &ThingId, boot: u32) -> Taken {
         Ok(accepted) => {
             let object = format!("Twin/{}/{}", thing.namespace(), thing.name());
             let text = format!(
-                "the node says that it is at boot {boot}, and later ones were heard before: its boots are \
-                 numbered anew, as after its memory was erased or its board was replaced"
+                "the node reports boot {boot}, and later boots were received before: its boot counter \
+                 restarted, as after its memory was erased or its board was replaced"
             );
             context.telemetry.event(now_us(), Severity::Warning, "BootReset", object, text);
             Taken::Staged(accepted.batch)
@@ -220,7 +224,7 @@ fn born(context: &Context, thing: &ThingId, boot: u32) -> Taken {
 }
 
 fn refused(
-    context: &Context,
+    context: &IntakeContext,
     error: &PayloadError,
     about: &str,
     from: &dyn std::fmt::Display,

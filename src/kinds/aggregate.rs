@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use super::{DeriveFunction, Duration, LabelExpression, PropertyPath, ServiceNames};
 
-/// A twin derived from member twins, such as a room from its nodes. It is a full twin: services
-/// can judge it, and it can be a member of another aggregate.
+/// A twin that is derived from member twins, such as a room from its nodes. It is a full twin:
+/// services can classify it, and it can be a member of another aggregate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TwinAggregateSpec {
-    /// Which twins it is made of. A selector is live: twins join and leave as their labels do.
+    /// The twins that it is derived from. A selector is live: twins join and leave as their labels change.
     pub members: MemberSelector,
     /// The derived properties by `feature/property`.
     pub derive: BTreeMap<String, Derivation>,
@@ -27,8 +27,8 @@ pub struct TwinAggregateSpec {
     pub attributes: BTreeMap<String, Value>,
 }
 
-/// Which twins: by name, by label, or both. Names always belong; labels and expressions that are
-/// given must all hold. A selector of an object in namespace `default` reaches the twins of all
+/// Selects twins by name, by label, or both. Named twins always belong; of labels and expressions,
+/// all that are given must match. A selector of an object in namespace `default` reaches the twins of all
 /// namespaces, any other those of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -36,15 +36,15 @@ pub struct MemberSelector {
     /// Members by name, in the aggregate's namespace; `NAMESPACE/NAME` reaches another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
-    /// Labels that a member has, all of them.
+    /// Labels that a member must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub match_labels: BTreeMap<String, String>,
-    /// Further conditions on labels, all of which hold.
+    /// Further conditions on labels; all must match.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub match_expressions: Vec<LabelExpression>,
 }
 
-/// How one property of an aggregate comes from its members.
+/// How one property of an aggregate is computed from its members.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Derivation {
     /// The function over the members' values.
@@ -53,10 +53,10 @@ pub struct Derivation {
     /// The members' property. `count` may leave it out and then counts members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<PropertyPath>,
-    /// Over the values of this long instead of the newest ones.
+    /// Compute over all values within this time instead of the newest ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Duration>,
-    /// Which quantile, 0 to 1.
+    /// The quantile, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1))]
     pub q: Option<f64>,

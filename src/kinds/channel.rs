@@ -1,21 +1,21 @@
 //! Channel: a medium and what it carries.
 //!
-//! Not here: who talks on it (`transmission`).
+//! Not here: who transmits on it (`transmission`).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DataRate, Percent};
 
-/// A shared medium with a capacity: what the sum of all transmissions must fit into.
+/// A shared medium and its capacity, which all transmissions on it share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChannelSpec {
-    /// What the medium is; it decides what a message costs.
+    /// The medium, which determines the cost of a message.
     pub medium: Medium,
-    /// What it carries.
+    /// The capacity.
     pub capacity: DataRate,
-    /// The share kept free.
+    /// The share of the capacity that is kept free.
     #[serde(default = "reserve_default")]
     pub reserve: Percent,
     /// Other Channels that its nodes could move to.
@@ -32,16 +32,16 @@ pub struct ChannelSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 5, max = 12))]
     pub spreading_factor: Option<u8>,
-    /// LoRa: the share of time that a node may send.
+    /// LoRa: the share of time in which a node may transmit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duty_cycle: Option<Percent>,
-    /// Most commands in a second.
+    /// The most commands per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub commands_per_second: Option<f64>,
 }
 
-/// What a medium is.
+/// A medium.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Medium {

@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Duration, MemberSelector, PropertyPath, Size};
 
-/// What may leave the site, to where and how often. What no CloudSink names stays.
+/// Which values may leave the site, where to and how often. Values that no CloudSink names stay on the site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CloudSinkSpec {
-    /// Where to: `https://…` or `mqtts://…`.
+    /// The address: `https://…` or `mqtts://…`.
     #[schemars(regex(pattern = r"^(https?|mqtts?)://[^\s]+$"), extend("x-scalar" = "url"))]
     pub url: String,
-    /// What may leave.
+    /// The values that may leave the site.
     #[schemars(length(min = 1, max = 256))]
     pub allow: Vec<CloudAllowance>,
-    /// How much is kept on disk while the uplink is down.
+    /// How much is buffered on disk while the uplink is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buffer: Option<Size>,
     /// The name of the credentials to log in with.
@@ -24,15 +24,15 @@ pub struct CloudSinkSpec {
     pub credentials: Option<String>,
 }
 
-/// One thing that may leave the site.
+/// Values that may leave the site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CloudAllowance {
-    /// Of which twins.
+    /// The twins.
     pub twins: MemberSelector,
-    /// Which properties, by `feature/property`.
+    /// The properties, by `feature/property`.
     #[schemars(length(min = 1, max = 256))]
     pub properties: Vec<PropertyPath>,
-    /// Least time between two values of one twin.
+    /// The least time between two values of one twin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<Duration>,
 }

@@ -5,8 +5,8 @@
 //! validator's answers are built from the same schema. Write them for somebody who has never
 //! seen these files.
 //!
-//! Here: names, metadata and the table of kinds. Each kind, with what only it is made of, has a file
-//! of its name; `twin` holds TwinSets too.
+//! This file holds names, metadata and the table of kinds. Each kind has a file of its name; `twin`
+//! holds TwinSets too.
 //!
 //! Not here: positions and text (`yaml`), rules between documents (`check`), behaviour.
 
@@ -157,16 +157,16 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Who an object is: its name and namespace, and what people and selectors know it by.
+/// Identifies an object: its name and namespace, labels and annotations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Metadata {
     /// The object's name, unique for its kind and namespace. Letters, digits, `.`, `_` and `-`.
     pub name: String,
-    /// Where the name is unique. The twin of `{namespace: farm, name: node-17}` is the thing
+    /// The namespace in which the name is unique. The twin of `{namespace: farm, name: node-17}` is the thing
     /// `farm:node-17`. References look in the object's own namespace first, then in `default`.
     #[serde(default = "default_namespace")]
     pub namespace: String,
-    /// Words that selectors match, such as `room: north`.
+    /// Key-value pairs that selectors match, such as `room: north`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Notes for people and tools; nothing selects by them.

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::Percent;
 use super::default::seed_default;
 
-/// A trained artefact: a file with its digest, or the recipe that makes it.
+/// A trained model: a file with its digest, or the recipe by which the runtime trains it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelSpec {
-    /// What sort of model it is.
+    /// The kind of model.
     pub classifier: Classifier,
-    /// The model file, relative to this manifest. Goes with `digest`.
+    /// The model file, relative to this manifest. Needs `digest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// The file's SHA-256, as `sha256:` and 64 hexadecimal digits; a file that differs is never
@@ -24,16 +24,16 @@ pub struct ModelSpec {
     /// How to train it, instead of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<TrainingRecipe>,
-    /// What the model's inputs are called, in its order: columns of the training data.
+    /// The names of the model's inputs, in its order: columns of the training data.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub inputs: Vec<String>,
-    /// The answers that it can give.
+    /// The labels that it can predict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
 }
 
-/// What sort of model it is.
+/// The kind of model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Classifier {
@@ -59,35 +59,35 @@ impl Classifier {
     }
 }
 
-/// How to train a model: the same recipe always gives the same model.
+/// How to train a model. The same recipe always gives the same model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrainingRecipe {
     /// A CSV file with a header line, relative to this manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
-    /// A generator of example data, instead of a file.
+    /// A generator of synthetic data, instead of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generator: Option<Generator>,
-    /// How many rows to generate, or the most to read from the file.
+    /// The number of rows to generate, or the most to read from the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 1_000_000))]
     pub rows: Option<u32>,
-    /// The column that holds the answer.
+    /// The column that holds the label.
     #[serde(default = "target_default")]
     pub target: String,
-    /// Where all chance comes from.
+    /// The random seed.
     #[serde(default = "seed_default")]
     pub seed: u64,
-    /// The share of rows kept back to judge the model.
+    /// The share of rows that is held out to evaluate the model.
     #[serde(default = "test_default")]
     pub test: Percent,
-    /// Settings of the classifier; each classifier has its own, the others are ignored with a
+    /// Parameters of the classifier. Each classifier has its own; others are ignored with a
     /// warning.
     #[serde(default)]
     pub parameters: TrainingParameters,
 }
 
-/// A generator of example data.
+/// A generator of synthetic data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Generator {
@@ -96,7 +96,7 @@ pub enum Generator {
     Environment,
 }
 
-/// Settings of a classifier; what is left out takes the trainer's default.
+/// Parameters of a classifier. A parameter that is left out has the trainer's default.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingParameters {
@@ -104,22 +104,22 @@ pub struct TrainingParameters {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub trees: Option<u32>,
-    /// Forest: greatest depth of a tree.
+    /// Forest: maximum depth of a tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub depth: Option<u32>,
-    /// Forest: fewest rows in a leaf.
+    /// Forest: minimum number of rows in a leaf.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub min_leaf: Option<u32>,
-    /// Forest: the share of inputs that each split looks at.
+    /// Forest: the share of inputs that each split considers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Percent>,
     /// SVM: cost of a row on the wrong side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub c: Option<f64>,
-    /// SVM: width of the kernel; left out, it follows from the data's variance.
+    /// SVM: width of the kernel. By default it is derived from the data's variance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub gamma: Option<f64>,
@@ -131,11 +131,11 @@ pub struct TrainingParameters {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub epochs: Option<u32>,
-    /// MLP: step size.
+    /// MLP: learning rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1))]
     pub learning_rate: Option<f64>,
-    /// MLP: rows in a step.
+    /// MLP: rows in a batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub batch: Option<u32>,

@@ -10,41 +10,41 @@ use serde_json::Value;
 
 use super::{Duration, Percent, PropertyPath, Size, Transmission};
 
-/// What a sort of node is made of: board, sensors and actuators with pins, programs, memory.
-/// Firmware is generated from it.
+/// The hardware of a kind of node: its board, sensors and actuators with their pins, transmission
+/// programs, and memory. Firmware is generated from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeProfileSpec {
     /// The board.
     pub board: Board,
-    /// How its nodes reach the edge.
+    /// How its nodes are connected to the edge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<Transport>,
-    /// What it measures.
+    /// The sensors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub sensors: Vec<SensorSpec>,
-    /// What it can do.
+    /// The actuators.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub actuators: Vec<ActuatorSpec>,
-    /// The battery that it runs on, if it measures it.
+    /// The battery, if the node measures it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub battery: Option<BatterySpec>,
-    /// The transmission programs in its firmware; left out, all that fit.
+    /// The transmission programs in the firmware. By default, all that fit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<String>,
-    /// How its nodes talk by themselves, and what they fall back to.
+    /// The default transmission of its nodes, to which they also return when their lease ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transmission: Option<Transmission>,
-    /// How memory is shared out.
+    /// How memory is divided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemorySpec>,
-    /// How long a node goes without a word from the edge before it falls back to its own
+    /// How long a node goes without a message from the edge before it returns to its default
     /// transmission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Duration>,
-    /// The Channels that it can talk on.
+    /// The Channels that it can use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<String>,
 }
@@ -98,7 +98,7 @@ pub struct SensorSpec {
     /// `{temperature: environment/temperature, humidity: environment/humidity}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, PropertyPath>,
-    /// Time between samples, where it differs from the part's own.
+    /// The time between samples, if it differs from the part's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period: Option<Duration>,
     /// How a raw value becomes one in the property's unit.
@@ -130,9 +130,9 @@ pub enum SensorPart {
     Dht22,
     /// Temperature, humidity and pressure, I2C.
     Bme280,
-    /// Anything that is high or low: a contact, a PIR.
+    /// Any digital signal: a contact, a PIR sensor.
     Digital,
-    /// Anything with a voltage.
+    /// Any analog voltage.
     Analog,
 }
 
@@ -170,7 +170,7 @@ pub struct ActuatorSpec {
     pub pin: Pin,
     /// The twin property that sets it.
     pub property: PropertyPath,
-    /// The value that it takes when the edge is lost.
+    /// The value that it takes when contact with the edge is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safe: Option<Value>,
 }
@@ -191,33 +191,33 @@ pub enum ActuatorPart {
     Buzzer,
 }
 
-/// A node's battery, measured at an analog pin. Its nodes report what is left as a percentage, a
-/// straight line from `emptyVolts` to `fullVolts`; rules read it as `node.battery`.
+/// A node's battery, measured at an analog pin. Nodes report the remaining charge in percent,
+/// interpolated linearly between `emptyVolts` and `fullVolts`; rules read it as `node.battery`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BatterySpec {
     /// The analog pin that it is connected to, as printed on the board: `A3`, `GPIO35`.
     pub pin: Pin,
-    /// Its voltage when it is empty, V: 3.3 of a lithium cell.
+    /// Its voltage when it is empty, in volts: 3.3 for a lithium cell.
     #[schemars(range(min = 0, max = 100))]
     pub empty_volts: f64,
-    /// Its voltage when it is full, V: 4.2 of a lithium cell.
+    /// Its voltage when it is full, in volts: 4.2 for a lithium cell.
     #[schemars(range(min = 0, max = 100))]
     pub full_volts: f64,
-    /// How much less is at the pin, where there is a divider: (R1 + R2) / R2, so 2 with two equal
-    /// resistors. Left out, the battery is at the pin.
+    /// The ratio of a voltage divider in front of the pin: (R1 + R2) / R2, which is 2 with two equal
+    /// resistors. By default there is no divider.
     #[serde(default = "unit_scale")]
     #[schemars(range(min = 1, max = 100))]
     pub divider: f64,
-    /// Below this share the node is low on battery; `15%` if left out.
+    /// The charge below which the node is low on battery; `15%` by default.
     #[serde(default = "low_default")]
     pub low: Percent,
 }
 
-/// How a node's memory is shared out.
+/// How a node's memory is divided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemorySpec {
-    /// How many readings the node keeps while it is cut off.
+    /// The number of readings that the node keeps while it is disconnected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub ring: Option<u32>,

@@ -1,6 +1,6 @@
 //! Policy: who may read and write what.
 //!
-//! Not here: the twins that it is about.
+//! Not here: the twins that it applies to.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Who may read and write what: a Ditto policy.
+/// A Ditto policy: which subjects may read and write which resources.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicySpec {
     /// The entries by label.
@@ -21,9 +21,9 @@ pub struct PolicySpec {
 /// One entry of a policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyEntry {
-    /// Who, by subject id such as `pre:local`.
+    /// The subjects, by id such as `pre:local`.
     pub subjects: BTreeMap<String, PolicySubject>,
-    /// What, by resource such as `thing:/features`.
+    /// The resources, such as `thing:/features`.
     pub resources: BTreeMap<String, PolicyResource>,
     /// Whether other policies may take this entry: `implicit`, `explicit` or `never`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,10 +42,10 @@ pub enum Importable {
     Never,
 }
 
-/// Who a policy entry is about.
+/// A subject of a policy entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicySubject {
-    /// A note on what sort of subject it is.
+    /// A note on the kind of subject.
     #[serde(rename = "type")]
     pub subject_type: String,
     /// When the subject loses its rights, an ISO 8601 time.
@@ -56,9 +56,9 @@ pub struct PolicySubject {
 /// What a policy entry permits on a resource and all below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyResource {
-    /// Permissions given.
+    /// Permissions that are granted.
     pub grant: Vec<Permission>,
-    /// Permissions taken away, which wins over any grant at the same depth.
+    /// Permissions that are revoked. This takes precedence over any grant at the same depth.
     pub revoke: Vec<Permission>,
 }
 

@@ -8,30 +8,30 @@ use serde::{Deserialize, Serialize};
 use super::default::{is_false, yes};
 use super::{Duration, Percent};
 
-/// A new model or firmware in waves, with gates between them and a way back.
+/// Introduces a new model or firmware in waves, with gates between them and a rollback.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RolloutSpec {
-    /// The Service that gets a new model.
+    /// The Service that receives a new model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// The Model that it gets.
+    /// The new Model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The NodeProfile whose nodes get new firmware.
+    /// The NodeProfile whose nodes receive new firmware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// The waves, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub waves: Vec<Wave>,
-    /// Judge with both models and use only the old one's verdicts.
+    /// Call both models and use only the verdicts of the old one.
     #[serde(default, skip_serializing_if = "is_false")]
     pub shadow: bool,
-    /// What must be true before the next wave.
+    /// The conditions for the next wave.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub gates: Vec<Gate>,
-    /// Go back by itself when a gate fails.
+    /// Roll back automatically when a gate fails.
     #[serde(default = "yes")]
     pub rollback: bool,
 }
@@ -41,30 +41,30 @@ pub struct RolloutSpec {
 pub struct Wave {
     /// The share of nodes or calls that this wave reaches.
     pub share: Percent,
-    /// How long to watch before the next.
+    /// How long to observe before the next wave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Duration>,
 }
 
-/// What must be true before the next wave.
+/// A condition for the next wave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gate {
-    /// What is measured: `disagreement`, `latency-p99-ms`, `error-rate`, `lost-nodes`.
+    /// The metric: `disagreement`, `latency-p99-ms`, `error-rate` or `lost-nodes`.
     pub metric: GateMetric,
     /// The greatest value that passes.
     pub maximum: f64,
 }
 
-/// What a gate measures.
+/// A metric of a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GateMetric {
     /// Share of verdicts that differ between the old and the new model.
     Disagreement,
-    /// 99th percentile of the call's time, ms.
+    /// 99th percentile of the latency of calls, in milliseconds.
     LatencyP99Ms,
     /// Share of calls that fail.
     ErrorRate,
-    /// Nodes that did not come back.
+    /// Number of nodes that did not reconnect.
     LostNodes,
 }

@@ -1,4 +1,4 @@
-//! Scenario: a simulated environment, and what goes wrong in it.
+//! Scenario: a simulated environment, and the faults in it.
 //!
 //! Not here: the simulation itself (`simulate`).
 
@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 use super::default::seed_default;
 use super::{Duration, Generator, MemberSelector, Percent, PropertyPath};
 
-/// A simulated physical environment: nodes, what they measure, channels, and what goes wrong.
+/// A simulated physical environment: nodes, what they measure, channels, and faults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScenarioSpec {
-    /// Where all chance comes from.
+    /// The random seed.
     #[serde(default = "seed_default")]
     pub seed: u64,
-    /// How much time is simulated.
+    /// How long the scenario lasts.
     pub duration: Duration,
-    /// The nodes that take part, and what they measure.
+    /// The nodes that are simulated, and what they measure.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub nodes: Vec<ScenarioNodes>,
-    /// The Channels that the nodes talk on.
+    /// The Channels that the nodes use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<String>,
-    /// What goes wrong, and when.
+    /// The faults, and when they occur.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub faults: Vec<Fault>,
@@ -34,7 +34,7 @@ pub struct ScenarioSpec {
 /// A group of simulated nodes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScenarioNodes {
-    /// Which twins' nodes.
+    /// The twins whose nodes are simulated.
     pub twins: MemberSelector,
     /// Replay these columns of a CSV file, relative to this manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,20 +52,20 @@ pub struct ScenarioNodes {
 pub struct Trace {
     /// The CSV file, relative to this manifest.
     pub file: String,
-    /// Which column is which property.
+    /// The property of each column.
     pub columns: BTreeMap<String, PropertyPath>,
-    /// The column with the time; without one the rows are `period` apart.
+    /// The column with the time. By default the rows are `period` apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
-    /// Time between rows.
+    /// The time between rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period: Option<Duration>,
 }
 
-/// Something that goes wrong in a scenario.
+/// A fault in a scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
-    /// What happens.
+    /// The kind of fault.
     #[serde(rename = "type")]
     pub fault: FaultType,
     /// When it starts.
@@ -73,37 +73,37 @@ pub struct Fault {
     /// How long it lasts.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub for_: Option<Duration>,
-    /// The Channel that it happens to.
+    /// The Channel that is affected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
-    /// The twins whose nodes it happens to.
+    /// The twins whose nodes are affected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twins: Option<MemberSelector>,
-    /// Loss: the share of messages that are lost.
+    /// Loss: the share of messages that is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<Percent>,
-    /// Delay: how late messages come.
+    /// Delay: by how much messages are delayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<Duration>,
-    /// Surge: how many times the usual readings.
+    /// Surge: by which factor the rate of readings rises.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub factor: Option<f64>,
 }
 
-/// What goes wrong.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FaultType {
-    /// Nothing gets through.
+    /// No message is delivered.
     Outage,
     /// Messages are lost.
     Loss,
-    /// Messages come late.
+    /// Messages are delayed.
     Delay,
     /// A jammer: loss without load.
     Jamming,
-    /// Many times the usual readings.
+    /// The rate of readings rises.
     Surge,
     /// Nodes restart.
     Restart,

@@ -1,4 +1,4 @@
-//! Twin and TwinSet: what one twin is, and many that are alike.
+//! Twin and TwinSet: one twin, and many that are alike.
 //!
 //! Not here: twins at work (`crate::twin`).
 
@@ -11,31 +11,31 @@ use serde_json::Value;
 use super::default::yes;
 use super::{Duration, PropertyPath, Transmission, Transport};
 
-/// Most twins that one TwinSet may make: more is a slip of a digit, and the store's budget
+/// Most twins that one TwinSet may make: more is a typing mistake, and the store's budget
 /// (`ARCHITECTURE.md`) is drawn up for 100,000. A larger `count` is an error at `validate`.
 pub const TWIN_SET_LEN_MAX: u32 = 100_000;
 
-/// One twin: the digital counterpart of one physical object.
+/// The digital twin of one physical object.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct TwinSpec {
-    /// The TwinModel that says what this twin has. Without one, any reading is taken as it is.
+    /// The TwinModel that defines the twin's properties. Without one, any reading is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Static metadata: facts that do not come from the node, such as a place or a serial
-    /// number. `services` is written there by `services` below.
+    /// Static metadata that does not come from the node, such as a place or a serial number. The
+    /// attribute `services` is written by the field `services`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, Value>,
     /// The services that a change of this twin calls: a list of names, or a map from name to
     /// options.
     #[serde(default, skip_serializing_if = "ServiceNames::is_empty")]
     pub services: ServiceNames,
-    /// The microcontroller behind this twin.
+    /// The microcontroller of this twin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeSpec>,
-    /// Property values that the twin asks of its node, by feature.
+    /// Desired property values of the node, by feature.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub desired: BTreeMap<String, BTreeMap<String, Value>>,
-    /// How the node talks as long as no rule says otherwise.
+    /// How the node transmits while no rule applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transmission: Option<Transmission>,
 }
@@ -77,24 +77,24 @@ impl ServiceNames {
 /// How one twin uses one service.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceOptions {
-    /// Inputs for this twin in place of the service's own, in the same order.
+    /// Inputs for this twin instead of the service's own, in the same order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Vec<PropertyPath>>,
-    /// Least time between two calls for this twin; changes in between are judged together.
+    /// The least time between two calls for this twin; changes in between are classified together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<Duration>,
-    /// False leaves the service named but not called.
+    /// False keeps the service in the list without calling it.
     #[serde(default = "yes")]
     pub enabled: bool,
 }
 
-/// The microcontroller behind a twin.
+/// The microcontroller of a twin.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct NodeSpec {
     /// The NodeProfile: board, sensors and pins. A twin with a profile can be simulated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
-    /// How the node is connected, where it differs from the profile.
+    /// How the node is connected, if it differs from the profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<Transport>,
     /// The name of the credentials that this node logs in with; the secret itself is never in
@@ -103,10 +103,10 @@ pub struct NodeSpec {
     pub credentials: Option<String>,
 }
 
-/// Like twins by the hundred: a template, and how many or which names.
+/// Many twins that are alike: a template, and their number or names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TwinSetSpec {
-    /// How many twins; they are called `NAME-1`, `NAME-2` and so on.
+    /// The number of twins. They are named `NAME-1`, `NAME-2` and so on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub count: Option<u32>,
@@ -114,11 +114,11 @@ pub struct TwinSetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100_000))]
     pub names: Option<Vec<String>>,
-    /// What each twin is.
+    /// The template of each twin.
     pub template: TwinTemplate,
 }
 
-/// What each twin of a set is.
+/// The template of each twin of a set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TwinTemplate {
     /// Labels and annotations of each twin.
@@ -128,10 +128,10 @@ pub struct TwinTemplate {
     pub spec: TwinSpec,
 }
 
-/// Labels and annotations of each twin of a set, beside those of the set itself.
+/// Labels and annotations of each twin of a set, in addition to those of the set itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct TemplateMetadata {
-    /// Words that selectors match, such as `room: north`.
+    /// Key-value pairs that selectors match, such as `room: north`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Notes for people and tools.

@@ -1,4 +1,4 @@
-//! TwinModel: the features and properties that twins of one sort have.
+//! TwinModel: the features and properties of a kind of twin.
 //!
 //! Not here: readings against it (`node`).
 
@@ -12,29 +12,28 @@ use super::Unit;
 use super::default::yes;
 use crate::base::text::list_words;
 
-/// What twins of one sort have: features, their properties, types, units and ranges. A subset
-/// of a W3C WoT Thing Model. Readings are checked against it, and firmware takes its C++ types
-/// from it.
+/// The features and properties of a kind of twin, with types, units and ranges. A subset of a W3C
+/// WoT Thing Model. Readings are checked against it, and firmware takes its C++ types from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TwinModelSpec {
-    /// What these twins are, in a sentence.
+    /// A description of these twins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The features by id.
     pub features: BTreeMap<String, FeatureModel>,
 }
 
-/// One feature: a group of properties that belong together, such as `environment`.
+/// A group of properties that belong together, such as `environment`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FeatureModel {
-    /// What this feature is, in a sentence.
+    /// A description of the feature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The properties by name.
     pub properties: BTreeMap<String, PropertyModel>,
 }
 
-/// One property: its type, its unit and the values that it can have.
+/// A property: its type, its unit and the values that it can have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PropertyModel {
@@ -44,22 +43,22 @@ pub struct PropertyModel {
     /// The unit of a number: a UCUM code or SenML name, such as `Cel`, `%RH`, `dB`, `lx`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
-    /// The least value; a reading below it is refused.
+    /// The minimum; a reading below it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum: Option<f64>,
-    /// The greatest value; a reading above it is refused.
+    /// The maximum; a reading above it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maximum: Option<f64>,
-    /// The words that a string may be.
+    /// The values that a string may have.
     #[serde(default, rename = "enum", skip_serializing_if = "Option::is_none")]
     pub values: Option<Vec<String>>,
     /// True for a sensor; false for an actuator that a rule or a client may set.
     #[serde(default = "yes")]
     pub read_only: bool,
-    /// Whether the node can send it by itself; false means that it has to be asked.
+    /// Whether the node sends it by itself; false means that it has to be requested.
     #[serde(default = "yes")]
     pub observable: bool,
-    /// What this property is, in a sentence.
+    /// A description of the property.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }

@@ -1,7 +1,7 @@
-//! What is wrong with a manifest: code, place, words, cure; for people and for programs.
+//! Diagnostics: what is wrong with a manifest, where, and how to correct it; for people and programs.
 //!
-//! A code names one sort of mistake for good: scripts and documentation may rely on it. Each
-//! has a paragraph that `edgetwin explain CODE` prints.
+//! A code names one kind of mistake and never changes: scripts and documentation may rely on it.
+//! `edgetwin explain CODE` prints its explanation.
 //!
 //! Not here: printing (`cli::output`) and exit codes (`cli::error`); [`render`] makes text.
 
@@ -25,7 +25,7 @@ pub const DIAGNOSTICS_MAX: usize = 10_000;
 pub enum Severity {
     /// Nothing is applied.
     Error,
-    /// It is applied, and probably not what was meant.
+    /// It is applied, and probably not what was intended.
     Warning,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Severity {
 /// Declares [`Code`] with its number, title and explanation.
 macro_rules! codes {
     ($($name:ident = $code:literal, $title:literal, $text:literal;)*) => {
-        /// What sort of mistake it is. The numbers are stable.
+        /// The kind of mistake. The numbers are stable.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $(#[doc = $title] $name,)*
@@ -56,12 +56,12 @@ macro_rules! codes {
                 match self { $(Code::$name => $code),* }
             }
 
-            /// The mistake in a few words.
+            /// A short title.
             pub const fn title(self) -> &'static str {
                 match self { $(Code::$name => $title),* }
             }
 
-            /// What it means and how it is cured, in a paragraph.
+            /// What it means and how to correct it, in a paragraph.
             pub const fn explanation(self) -> &'static str {
                 match self { $(Code::$name => $text),* }
             }
@@ -82,12 +82,12 @@ codes! {
          closed, indentation that does not line up, a tab, or a `: ` inside an unquoted value. \
          The other documents of the file are still checked.";
     DuplicateKey = "ET0004", "A key is given twice in one map",
-        "YAML does not allow it, and which of the two was meant cannot be told. Keep one. Many \
-         tools take the last one in silence; this one does not.";
+        "YAML does not allow this, because it is ambiguous. Keep one of the two. Many tools use the \
+         last one without a warning; this one does not.";
     TooLarge = "ET0005", "A manifest exceeds a limit",
         "Files are limited to 16 MiB and 100,000 documents, documents to 64 levels and a million \
-         values, aliases to 10,000 further values, a run to 100,000 files. A TwinSet says the \
-         same for many like twins in ten lines.";
+         values, aliases to 10,000 further values, a run to 100,000 files. A TwinSet declares \
+         many twins that are alike in ten lines.";
     Yaml = "ET0006", "YAML that has no meaning in a manifest",
         "Manifests are YAML that can be written as JSON: keys are text, numbers are finite, and \
          there are no tags such as `!custom`.";
@@ -98,20 +98,20 @@ codes! {
          Channel, ContextRule, Rollout, CloudSink, Policy, Scenario. `edgetwin explain KIND` says \
          what each is for.";
     UnknownApiVersion = "ET0103", "The apiVersion does not exist",
-        "This program reads `edgetwin.dev/v1alpha1`. The line may be left out; then the newest \
-         version is meant.";
+        "This program reads `edgetwin.dev/v1alpha1`. The line may be left out; the default is \
+         the newest version.";
     UnknownField = "ET0104", "A field does not exist",
-        "Fields that do not exist are errors, so that a slip of the pen is never ignored in \
-         silence. `edgetwin explain KIND.path` lists the fields that do.";
+        "Unknown fields are errors, so that a typing mistake is never ignored \
+         silently. `edgetwin explain KIND.path` lists the fields that do.";
     MissingField = "ET0105", "A field is missing",
         "The kind needs this field; `edgetwin explain KIND.path` says what it holds.";
     WrongType = "ET0106", "A value has the wrong type",
         "A number where text is expected, a list where a map is expected, and so on. Note that \
-         YAML reads an unquoted `3` as a number and `true` as a truth value: quote it where text \
-         is meant.";
+         YAML reads an unquoted `3` as a number and `true` as a boolean: quote it where text is \
+         expected.";
     NotAllowed = "ET0107", "A value is not one of those allowed",
-        "The field takes one of a few words; the message lists them, and `edgetwin explain \
-         KIND.path` says what each means. Letter case matters.";
+        "The field takes one of several values; the message lists them, and `edgetwin explain \
+         KIND.path` explains each. Values are case-sensitive.";
     OutOfRange = "ET0108", "A value is out of its range",
         "A number below or above what the field, or the property's TwinModel, allows; or a list \
          or text that is too short or too long.";
@@ -121,54 +121,54 @@ codes! {
          follows Ditto's rule: it starts with a letter; letters, digits and `_`, in parts that \
          are joined by `.` or `-`, each starting with a letter. A feature or property starts \
          with a letter or `_` and holds letters, digits, `_`, `-` and `.`; `k`, `boot`, `seq`, `ms`, \
-         `program`, `old` and `time` mean something else in a node's messages. Namespace, colon and \
+         `program`, `old` and `time` are reserved in a node's messages. Namespace, colon and \
          name together are at most 256 characters.";
     Contradiction = "ET0110", "Fields contradict each other",
         "Some fields exclude each other (a Model has a `file` or a recipe to `train`, not both), \
-         some need each other (a `file` needs its `digest`), and of some at least one is needed.";
+         some need each other (a `file` needs its `digest`), and of some at least one is required.";
     BadUnit = "ET0111", "A value has a wrong unit or none",
         "Durations, percentages, sizes and data rates carry their unit, without a space: `10s`, \
          `500ms`, `25%`, `8KiB`, `6Mbit/s`. The unit of a property is a UCUM code or SenML name, \
          such as `Cel`, `%RH`, `dB`, `lx`.";
-    BadText = "ET0112", "Text does not have the form that its field asks for",
-        "Some fields hold text of one form: a digest is `sha256:` and 64 hexadecimal digits, an \
+    BadText = "ET0112", "Text does not have the required form",
+        "Some fields need text of a certain form: a digest is `sha256:` and 64 hexadecimal digits, an \
          address starts with `https://`, a property of a twin is `feature/property`.";
     DuplicateObject = "ET0201", "Two objects have the same kind, namespace and name",
-        "Which of the two was meant cannot be told. Twins that a TwinSet makes and \
-         TwinAggregates count as twins here, because all of them are things with one id.";
+        "This is ambiguous. Twins that a TwinSet creates and TwinAggregates count as twins here, \
+         because all of them are things with one id.";
     UnknownReference = "ET0202", "A named object does not exist",
         "A TwinModel, Model, NodeProfile, Channel, TwinAggregate or twin that is named is neither \
          in the files read nor in the runtime. References look in the object's own namespace \
          first, then in `default`.";
-    UnknownService = "ET0203", "A twin names a service that nobody declares",
+    UnknownService = "ET0203", "A twin names a service that is not declared",
         "A twin's `services` name Service objects. The Service is neither in the files read nor \
-         in the runtime. A service that registers itself from outside still needs a Service \
-         document with `external: true`, which says what its inputs are.";
+         in the runtime. A service that registers itself over the Eureka API also needs a Service \
+         document, with `external: true` and its inputs.";
     UnknownProperty = "ET0204", "A property does not exist in the twin's model",
         "A service input, a derived property, a desired value or a rule names a property that the \
          TwinModel of the twin does not have.";
     Cycle = "ET0205", "Aggregates contain each other",
-        "An aggregate is computed from its members. If it is, over others, a member of itself, \
-         there is no value to start from. A selector that matches the aggregate's own labels \
+        "An aggregate is computed from its members. If it is, directly or through others, a \
+         member of itself, it has no defined value. A selector that matches the aggregate's own labels \
          makes such a cycle too.";
     SelectsNothing = "ET0206", "A selector matches no twin",
-        "No twin in the files read or in the runtime has the labels. That may be on purpose, \
-         because selectors are live; often it is a slip of the pen.";
+        "No twin in the files read or in the runtime has the labels. This may be intended, \
+         because selectors are live; often it is a typing mistake.";
     UnknownProgram = "ET0207", "A transmission program does not exist",
         "Programs are those of the firmware (`interval`, `on-change`, `burst`, `features`, `raw`, \
          `aggregate`, `predict`, `on-request`, `schedule`) and those that a NodeProfile lists.";
     InputsDiffer = "ET0208", "A service and its model disagree about inputs",
         "The Service's `inputs` are fed to the Model in order, so there must be as many as the \
          model has.";
-    BadBounds = "ET0301", "Bounds are the wrong way round",
-        "`pmax` is at least `pmin`, `epmax` at least `epmin`, `maximum` at least `minimum`. As \
-         `interval` means `pmin` and `pmax` together, it does not go with either.";
+    BadBounds = "ET0301", "A lower bound is above the upper bound",
+        "`pmax` is at least `pmin`, `epmax` at least `epmin`, `maximum` at least `minimum`. \
+         `interval` sets `pmin` and `pmax` together, so it excludes both.";
     WrongValue = "ET0302", "A value does not fit the property's model",
-        "A desired value or an actuator value has another type than its TwinModel says, or lies \
-         outside its range.";
+        "A desired value or an actuator value has a type other than that of its TwinModel, or is \
+         out of range.";
     ReadOnly = "ET0303", "A property cannot be set",
-        "The TwinModel says `readOnly` (which is the default, because most properties are \
-         sensors). An actuator's property says `readOnly: false`.";
+        "The TwinModel declares it `readOnly` (the default, because most properties are sensors). \
+         The property of an actuator has `readOnly: false`.";
     Unused = "ET0304", "A setting has no effect",
         "The setting belongs to another classifier, program or function than the one chosen.";
     ExpressionSyntax = "ET0401", "An expression is not CEL",
@@ -177,8 +177,8 @@ codes! {
          Durations are written `10s`, `1h`.";
     UnknownName = "ET0402", "An expression uses a name that does not exist",
         "A bare name is a property of the rule's twins; `feature.property` where two features \
-         have it. `link`, `node` and `channel()` have health figures of their own.";
-    WrongOperand = "ET0403", "An expression combines values that do not go together",
+         have it. `link`, `node` and `channel()` have health figures.";
+    WrongOperand = "ET0403", "An expression combines values of different types",
         "Numbers compare with numbers, text with text, durations with durations. `age(p) > 10` \
          lacks a unit: write `age(p) > 10s`.";
     UnknownFunction = "ET0404", "An expression calls a function that does not exist",
@@ -188,19 +188,18 @@ codes! {
         "`avg`, `min`, `max`, `stddev`, `rate` and `count` take a property and a duration, `age` \
          and `any` a property, `verdict` a service's name in quotes.";
     NotACondition = "ET0406", "An expression is not true or false",
-        "`when` and `until` are conditions. A number or text alone is not one: compare it with \
+        "`when` and `until` are conditions. A number or text alone is not a condition: compare it with \
          something.";
     UnitsDiffer = "ET0407", "An expression compares values of different units",
         "Both sides have a unit in their TwinModel, and the units differ. Comparing a \
-         temperature with a humidity says nothing.";
-    RulesConflict = "ET0408", "Two rules ask different things with the same priority",
-        "Both may hold for the same nodes at the same time, and set the same field to different \
-         values. With the same priority and equally specific targets only their names decide, \
-         the first in the alphabet. Give one of them a greater `priority`.";
-    BadPin = "ET0501", "A pin cannot be used so",
+         temperature with a humidity is meaningless.";
+    RulesConflict = "ET0408", "Two rules with the same priority contradict each other",
+        "Both may be active for the same nodes at the same time, and set the same field to different \
+         values. With the same priority and equally specific targets, the first by name wins. Give \
+         one of them a higher `priority`.";
+    BadPin = "ET0501", "A pin cannot be used for this",
         "The board has no such pin, or it cannot do what the part needs: measure a voltage, be an \
-         output, be dimmed; or the board needs it itself. Pins go by the name that is printed on \
-         the board.";
+         output, be dimmed; or the board uses it itself. Pins are named as printed on the board.";
     PinTwice = "ET0502", "A pin is used twice",
         "Two parts share a pin. Each sensor and actuator needs one of its own.";
     TooFast = "ET0503", "A sensor is read too often",
@@ -209,7 +208,7 @@ codes! {
         "Flash, RAM, the ring of readings, the length of a message or the capacity of a serial line \
          is exceeded. The sums are estimates on the safe side: the Uno's are measured with its \
          compiler, the ESP32's are rough.";
-    NotGenerated = "ET0505", "Firmware for this cannot be made yet",
+    NotGenerated = "ET0505", "Firmware for this cannot be generated yet",
         "`gen-firmware` knows the boards Uno and ESP32, the sensors lm35, ntc, ldr, grove-light, \
          grove-loudness, analog, digital, dht11 and dht22, the actuators relay, led and pwm, and \
          the programs interval, on-change, on-request and features.";
@@ -225,7 +224,7 @@ impl Code {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// What sort of mistake.
+    /// The kind of mistake.
     pub code: Code,
     /// How bad it is.
     pub severity: Severity,
@@ -237,9 +236,9 @@ pub struct Diagnostic {
     pub column: u32,
     /// How many characters are marked.
     pub width: u32,
-    /// What is wrong, in the user's words.
+    /// What is wrong.
     pub message: String,
-    /// A few words at the marked place; may be empty.
+    /// The label at the marked place; may be empty.
     pub label: String,
     /// What to do about it.
     pub help: Vec<String>,
@@ -279,14 +278,14 @@ impl Diagnostic {
         Self { severity: Severity::Warning, ..Self::error(code, file, region, message) }
     }
 
-    /// Adds words at the marked place.
+    /// Sets the label at the marked place.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = cut(&label.into(), TEXT_MAX).into_owned();
         self
     }
 
-    /// Adds a cure.
+    /// Adds a hint.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help.push(cut(&help.into(), TEXT_MAX).into_owned());
@@ -423,7 +422,7 @@ pub(super) fn finish(diagnostics: &mut Vec<Diagnostic>, sources: &[Source]) {
 /// All diagnostics for people, and the last line.
 ///
 /// * `files`: how many files were read.
-/// * `outcome`: what did not happen, such as `Nothing was applied.`; only said after errors.
+/// * `outcome`: what did not happen, such as `Nothing was applied.`; only printed after errors.
 pub fn render(diagnostics: &[Diagnostic], files: usize, outcome: &str, colour: bool) -> String {
     let mut out = String::new();
     for diagnostic in diagnostics {

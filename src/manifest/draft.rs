@@ -6,14 +6,14 @@ use super::diagnostic::{Code, Diagnostic};
 use super::object::{Object, Origin, object_json, object_words};
 use super::region::Region;
 use super::schema;
-use super::yaml::{Document, Node, NodeValue};
+use super::yaml::{Document, NodeValue, YamlNode};
 use crate::base::text::{list_words, suggest};
 use crate::kinds::{DEFAULT_NAMESPACE, Kind, Metadata, Spec};
 
 /// A document on its way to an object: as much of it as was understood.
 pub(super) struct Draft {
     pub(super) file: String,
-    pub(super) root: Node,
+    pub(super) root: YamlNode,
     /// Kind, namespace and name, as soon as they can be read at all.
     pub(super) identity: Option<(Kind, String, String)>,
     /// The typed parts, if the shape is right.
@@ -31,7 +31,8 @@ impl Draft {
         let Some(kind) = draft.kind(broken, diagnostics) else {
             return draft;
         };
-        let text = |path: &[&str]| draft.root.at(path).and_then(Node::as_str).map(str::to_owned);
+        let text =
+            |path: &[&str]| draft.root.at(path).and_then(YamlNode::as_str).map(str::to_owned);
         if let Some(name) = text(&["metadata", "name"]) {
             let namespace =
                 text(&["metadata", "namespace"]).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
@@ -61,7 +62,7 @@ impl Draft {
         draft
     }
 
-    /// The object in the user's words: "Twin `farm:node-17`".
+    /// The object for messages: "Twin `farm:node-17`".
     pub(super) fn words(&self, kind: Kind) -> String {
         match &self.identity {
             Some((_, namespace, name)) => object_words(kind, namespace, name),
@@ -105,7 +106,7 @@ impl Draft {
             return None;
         };
         let Some(word) = node.as_str() else {
-            let message = format!("`kind` is a word, not {}", node.describe());
+            let message = format!("`kind` is a string, not {}", node.describe());
             diagnostics.push(Diagnostic::error(
                 Code::UnknownKind,
                 &self.file,
@@ -139,7 +140,7 @@ impl Draft {
 
     pub(super) fn object(&self, metadata: Metadata, spec: Spec) -> Object {
         let kind = spec.kind();
-        let spec_json = self.root.get("spec").map(Node::to_json).unwrap_or_default();
+        let spec_json = self.root.get("spec").map(YamlNode::to_json).unwrap_or_default();
         let json = object_json(kind, &metadata, spec_json);
         let origin = Origin { line: self.root.region.at.line, file: self.file.clone() };
         let origin = if origin.line == 0 { Origin::default() } else { origin };

@@ -7,7 +7,7 @@
 //!
 //! The steps, one module each: `disk` (paths to texts) → `yaml` (text to a tree with places, `region`) →
 //! `schema` (shape) → `kinds` (typed values) → `check` (references, cycles, bounds, expressions
-//! over all documents together) → `diagnostic` (words for people and programs).
+//! over all documents together) → `diagnostic` (for people and programs).
 //!
 //! Not here: what objects do (`reconcile` and the modules that own them), printing (`cli`).
 

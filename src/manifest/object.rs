@@ -112,7 +112,7 @@ pub(super) fn object_json(kind: Kind, metadata: &Metadata, spec: Value) -> Value
     json!({ "apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec })
 }
 
-/// An object in the user's words: twins by their thing's id, others by name, with the namespace
+/// An object for messages: twins by their thing's id, others by name, with the namespace
 /// where it is not the default one.
 pub(super) fn object_words(kind: Kind, namespace: &str, name: &str) -> String {
     match kind {

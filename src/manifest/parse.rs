@@ -6,7 +6,7 @@ use super::diagnostic::{self, Diagnostic};
 use super::draft::Draft;
 use super::object::Object;
 use super::source::Source;
-use super::yaml::{Document, Node, NodeValue};
+use super::yaml::{Document, NodeValue, YamlNode};
 use super::{check, yaml};
 use crate::firmware::Firmware;
 use crate::kinds::{DEFAULT_NAMESPACE, Spec, TwinModelSpec};
@@ -61,7 +61,7 @@ pub fn from_json(documents: Vec<Value>, known: &[Object]) -> Parsed {
             }
             _ => format!("document {}", index + 1),
         };
-        let document = Document { root: Node::from_json(&value), broken: false };
+        let document = Document { root: YamlNode::from_json(&value), broken: false };
         drop(value);
         for document in unroll(document).into_iter().filter(is_declared) {
             drafts.push(Draft::new(&file, document, &mut diagnostics));
@@ -72,7 +72,7 @@ pub fn from_json(documents: Vec<Value>, known: &[Object]) -> Parsed {
 
 /// The documents of a `kind: List`, as reading verbs print it; any other document as it is.
 fn unroll(mut document: Document) -> Vec<Document> {
-    if document.root.get("kind").and_then(Node::as_str) != Some("List") {
+    if document.root.get("kind").and_then(YamlNode::as_str) != Some("List") {
         return vec![document];
     }
     let NodeValue::Map(entries) = &mut document.root.value else {

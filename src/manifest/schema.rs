@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::diagnostic::{Code, Diagnostic};
 use super::region::Region;
-use super::yaml::{Entry, Node, NodeValue};
+use super::yaml::{Entry, NodeValue, YamlNode};
 use crate::base::text::{list_words, suggest};
 use crate::base::units;
 use crate::kinds::{API_VERSION, Kind, Metadata};
@@ -44,11 +44,11 @@ fn build() -> Value {
             "description": description,
             "properties": {
                 "apiVersion": {
-                    "description": "The version of this format; left out, the newest.",
+                    "description": "The version of this format. The default is the newest.",
                     "type": "string",
                     "const": API_VERSION,
                 },
-                "kind": { "description": "What sort of object this is.", "type": "string", "enum": [kind.name()] },
+                "kind": { "description": "The kind of object.", "type": "string", "enum": [kind.name()] },
                 "metadata": metadata.clone(),
                 "spec": spec,
                 "status": {
@@ -138,11 +138,11 @@ fn tidy_object(map: &mut Map<String, Value>) {
 /// Checks the shape of one document and reports every fault.
 ///
 /// * `file`: the name that diagnostics carry.
-/// * `name`: the object in the user's words, such as "Twin `farm:node-17`".
+/// * `name`: the object for messages, such as "Twin `farm:node-17`".
 /// * Returns the paths of the faulty values; none if the shape is right.
 pub fn check(
     kind: Kind,
-    root: &Node,
+    root: &YamlNode,
     file: &str,
     name: &str,
     diagnostics: &mut Vec<Diagnostic>,
@@ -184,7 +184,7 @@ impl Walker<'_> {
         &mut self.diagnostics[last]
     }
 
-    /// The last step of the path in the user's words.
+    /// The last step of the path, for messages.
     fn field(&self) -> String {
         match self.path.last() {
             None => "the document".to_owned(),
@@ -200,7 +200,7 @@ impl Walker<'_> {
     }
 
     /// * `owner`: where the key stands that holds this value.
-    fn walk(&mut self, node: &Node, owner: Region, schema: &'static Value) {
+    fn walk(&mut self, node: &YamlNode, owner: Region, schema: &'static Value) {
         let Value::Object(schema) = schema else {
             return;
         };
@@ -230,7 +230,7 @@ impl Walker<'_> {
         }
     }
 
-    fn type_fits(&mut self, node: &Node, owner: Region, schema: &Map<String, Value>) -> bool {
+    fn type_fits(&mut self, node: &YamlNode, owner: Region, schema: &Map<String, Value>) -> bool {
         let types: Vec<&str> = match schema.get("type") {
             Some(Value::String(name)) => vec![name],
             Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
@@ -320,7 +320,7 @@ impl Walker<'_> {
     }
 
     /// Picks the branch that what was written belongs to.
-    fn choose(&mut self, node: &Node, owner: Region, branches: &'static [Value]) {
+    fn choose(&mut self, node: &YamlNode, owner: Region, branches: &'static [Value]) {
         let words: Vec<&'static str> =
             branches.iter().flat_map(|branch| constants(branch)).collect();
         if !words.is_empty() && words.len() >= branches.len() {
@@ -375,12 +375,12 @@ impl Walker<'_> {
         }
     }
 
-    fn could_be(&self, node: &Node, schema: &'static Value) -> bool {
+    fn could_be(&self, node: &YamlNode, schema: &'static Value) -> bool {
         let types = self.types_of(schema);
         types.is_empty() || types.iter().any(|name| is_type(node, name))
     }
 
-    fn one_of(&mut self, node: &Node, words: &[&'static str]) {
+    fn one_of(&mut self, node: &YamlNode, words: &[&'static str]) {
         let Some(text) = node.as_str() else { return };
         if words.contains(&text) {
             return;
@@ -395,7 +395,7 @@ impl Walker<'_> {
         diagnostic.help.push(format!("it is one of {}", list_words(words.iter().copied())));
     }
 
-    fn text(&mut self, node: &Node, text: &str, schema: &'static Map<String, Value>) {
+    fn text(&mut self, node: &YamlNode, text: &str, schema: &'static Map<String, Value>) {
         if let Some(scalar) = schema.get("x-scalar").and_then(Value::as_str) {
             if let Err(error) = units::check(scalar, text) {
                 let code = match scalar {
@@ -431,7 +431,7 @@ impl Walker<'_> {
         }
     }
 
-    fn number(&mut self, node: &Node, value: f64, schema: &Map<String, Value>) {
+    fn number(&mut self, node: &YamlNode, value: f64, schema: &Map<String, Value>) {
         let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
         let (minimum, maximum) = (bound("minimum"), bound("maximum"));
         let below = minimum.is_some_and(|minimum| value < minimum);
@@ -448,7 +448,7 @@ impl Walker<'_> {
         }
     }
 
-    fn list(&mut self, node: &Node, items: &[Node], schema: &'static Map<String, Value>) {
+    fn list(&mut self, node: &YamlNode, items: &[YamlNode], schema: &'static Map<String, Value>) {
         let bound = |name: &str| {
             schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok())
         };
@@ -569,7 +569,7 @@ impl Diagnostic {
     }
 }
 
-/// The words that a branch of a choice stands for.
+/// The values that a branch of a choice stands for.
 fn constants(branch: &'static Value) -> Vec<&'static str> {
     match (branch.get("const"), branch.get("enum")) {
         (Some(Value::String(word)), _) => vec![word],
@@ -578,7 +578,7 @@ fn constants(branch: &'static Value) -> Vec<&'static str> {
     }
 }
 
-fn is_type(node: &Node, name: &str) -> bool {
+fn is_type(node: &YamlNode, name: &str) -> bool {
     match (&node.value, name) {
         (NodeValue::Number(number), "integer") => number.is_i64() || number.is_u64(),
         (NodeValue::Null, "null")
@@ -617,7 +617,7 @@ pub struct Explanation {
     pub description: String,
     /// The value that it takes when left out.
     pub default: Option<String>,
-    /// The words that it can be, each with its meaning.
+    /// The values that it can have, each with its meaning.
     pub values: Vec<(String, String)>,
     /// The fields below.
     pub fields: Vec<ExplainedField>,
@@ -639,7 +639,7 @@ pub struct ExplainedField {
 /// Explains a kind or a field of it. `spec` may be left out of the path.
 ///
 /// # Errors
-/// What is unknown, with a suggestion, in the user's words.
+/// What is unknown, with a suggestion.
 pub fn explain(path: &str) -> Result<Explanation, String> {
     let definitions = &json_schema()["definitions"];
     let mut steps = path.split('.').filter(|step| !step.is_empty());
@@ -769,7 +769,7 @@ fn child<'a>(definitions: &'a Value, schema: &'a Value, step: &str) -> Option<&'
     {
         (Some(items), _, _) => items,
         (_, Some(entry @ Value::Object(_)), _) => {
-            // Any word stands for a key of the map; a field of the entries may also come next.
+            // Any name stands for a key of the map; a field of the entries may also come next.
             return child(definitions, entry, step).or(Some(entry));
         }
         (_, _, Some(Value::Array(branches))) => {
@@ -823,7 +823,7 @@ fn describe_type(definitions: &Value, schema: &Value) -> String {
     }
     if let Some(Value::Array(branches)) = schema.get("anyOf").or_else(|| schema.get("oneOf")) {
         if branches.iter().all(|branch| !constants_of(branch).is_empty()) {
-            return "one of several words".to_owned();
+            return "enum".to_owned();
         }
         return branches
             .iter()
@@ -832,7 +832,7 @@ fn describe_type(definitions: &Value, schema: &Value) -> String {
             .join(" or ");
     }
     match schema.get("type").and_then(Value::as_str) {
-        Some("string") => "text".to_owned(),
+        Some("string") => "string".to_owned(),
         Some("array") => match schema.get("items") {
             Some(items) => format!("list of {}", describe_type(definitions, items)),
             None => "list".to_owned(),
@@ -843,8 +843,8 @@ fn describe_type(definitions: &Value, schema: &Value) -> String {
             }
             _ => "map".to_owned(),
         },
-        Some("integer") => "whole number".to_owned(),
-        Some("boolean") => "true or false".to_owned(),
+        Some("integer") => "integer".to_owned(),
+        Some("boolean") => "boolean".to_owned(),
         Some(other) => other.to_owned(),
         None => "any value".to_owned(),
     }

@@ -1,4 +1,4 @@
-//! The module's promises: what parses, what is refused, where, and in which words.
+//! What parses, what is refused, at which place, and with which message.
 
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! YAML text in, a tree of values with positions out.
 //!
-//! The words are YAML 1.2's (`on` and `no` are strings). Each document of a file is parsed by
+//! Scalars are those of YAML 1.2 (`on` and `no` are strings). Each document of a file is parsed by
 //! itself, so a broken one does not hide the errors of the next; what was read of a broken one
 //! before the fault is kept, so that others can still refer to it by name.
 //!
@@ -20,13 +20,13 @@ use super::region::{Position, Region};
 
 /// Most bytes of one file: 16 MiB. 10,000 twins written out take about 3 MiB.
 pub const SOURCE_BYTES_MAX: usize = 16 << 20;
-/// Most documents of one file. A TwinSet says more in fewer words.
+/// Most documents of one file. A TwinSet declares more in fewer lines.
 pub const DOCUMENTS_MAX: usize = 100_000;
 /// Deepest nesting of one document. The deepest field of any kind is at 8.
 pub const DEPTH_MAX: usize = 64;
 /// Most values of one document.
 pub const NODES_MAX: usize = 1_000_000;
-/// Most values that aliases (`*name`) may add to one document: past it, a few lines could ask
+/// Most values that aliases (`*name`) may add to one document: beyond it, a few lines could ask
 /// for all memory.
 pub const ALIAS_NODES_MAX: usize = 10_000;
 
@@ -45,7 +45,7 @@ pub enum Style {
 
 /// A value with its place.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Node {
+pub struct YamlNode {
     /// The value.
     pub value: NodeValue,
     /// Where it stands.
@@ -64,7 +64,7 @@ pub enum NodeValue {
     /// Text.
     String(String, Style),
     /// A list.
-    List(Vec<Node>),
+    List(Vec<YamlNode>),
     /// A map, in the order written.
     Map(Vec<Entry>),
 }
@@ -77,12 +77,12 @@ pub struct Entry {
     /// Where the key stands.
     pub key_region: Region,
     /// The value.
-    pub value: Node,
+    pub value: YamlNode,
 }
 
-impl Node {
+impl YamlNode {
     /// The value of a key, if this is a map that has it.
-    pub fn get(&self, key: &str) -> Option<&Node> {
+    pub fn get(&self, key: &str) -> Option<&YamlNode> {
         self.entry(key).map(|entry| &entry.value)
     }
 
@@ -103,7 +103,7 @@ impl Node {
     }
 
     /// Follows keys and list indices.
-    pub fn at(&self, path: &[&str]) -> Option<&Node> {
+    pub fn at(&self, path: &[&str]) -> Option<&YamlNode> {
         path.iter().try_fold(self, |node, step| match &node.value {
             NodeValue::List(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
             _ => node.get(step),
@@ -131,7 +131,7 @@ impl Node {
             NodeValue::Bool(value) => Value::Bool(*value),
             NodeValue::Number(number) => Value::Number(number.clone()),
             NodeValue::String(text, _) => Value::String(text.clone()),
-            NodeValue::List(items) => Value::Array(items.iter().map(Node::to_json).collect()),
+            NodeValue::List(items) => Value::Array(items.iter().map(YamlNode::to_json).collect()),
             NodeValue::Map(entries) => {
                 let map: Map<String, Value> = entries
                     .iter()
@@ -171,7 +171,7 @@ impl Node {
         Self { value, region: Region::default() }
     }
 
-    /// What sort of value it is, in the user's words.
+    /// The kind of value, for messages.
     pub fn describe(&self) -> &'static str {
         match &self.value {
             NodeValue::Null => "nothing",
@@ -188,7 +188,7 @@ impl Node {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     /// The root value; of a broken document, what was read before the fault.
-    pub root: Node,
+    pub root: YamlNode,
     /// Whether a syntax error or a limit ended it early.
     pub broken: bool,
 }
@@ -206,7 +206,7 @@ pub fn read(file: &str, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Vec<Do
                 Region::default(),
                 format!("`{file}` is larger than 16 MiB"),
             )
-            .help("split it, or say the same with a TwinSet"),
+            .help("split it, or use a TwinSet"),
         );
         return Vec::new();
     }
@@ -222,7 +222,7 @@ pub fn read(file: &str, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Vec<Do
                     region,
                     format!("`{file}` has more than {DOCUMENTS_MAX} documents"),
                 )
-                .help("say the same with a TwinSet, or split the file"),
+                .help("use a TwinSet, or split the file"),
             );
             break;
         }
@@ -278,8 +278,8 @@ struct Builder<'a> {
     lines_before: u32,
     diagnostics: &'a mut Vec<Diagnostic>,
     stack: Vec<Frame>,
-    root: Option<Node>,
-    anchors: HashMap<usize, (Node, usize)>,
+    root: Option<YamlNode>,
+    anchors: HashMap<usize, (YamlNode, usize)>,
     nodes: usize,
     alias_nodes: usize,
 }
@@ -293,7 +293,7 @@ struct Frame {
 }
 
 enum Content {
-    List(Vec<Node>),
+    List(Vec<YamlNode>),
     Map { entries: Vec<Entry>, index: HashMap<String, usize>, key: Option<Key> },
 }
 
@@ -371,7 +371,7 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = self.scalar(&text, style, tag.as_deref(), region);
                 self.count(1, region)?;
-                let node = Node { value, region };
+                let node = YamlNode { value, region };
                 if anchor > 0 {
                     self.anchors.insert(anchor, (node.clone(), 1));
                 }
@@ -449,7 +449,7 @@ impl<'a> Builder<'a> {
             Content::List(items) => NodeValue::List(items),
             Content::Map { entries, .. } => NodeValue::Map(entries),
         };
-        let node = Node { value, region: frame.region };
+        let node = YamlNode { value, region: frame.region };
         if frame.anchor > 0 {
             self.anchors.insert(frame.anchor, (node.clone(), self.nodes - frame.nodes_before + 1));
         }
@@ -457,7 +457,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Puts a finished value where it belongs. `text` is a scalar's text, which makes a key.
-    fn complete(&mut self, node: Node, text: Option<&str>) {
+    fn complete(&mut self, node: YamlNode, text: Option<&str>) {
         let Some(frame) = self.stack.last_mut() else {
             self.root.get_or_insert(node);
             return;
@@ -508,7 +508,7 @@ impl<'a> Builder<'a> {
 
     fn refuse_tag(&mut self, tag: Option<&Tag>, region: Region) {
         if let Some(tag) = tag {
-            let message = format!("the tag `{tag}` has no meaning here");
+            let message = format!("the tag `{tag}` is not supported");
             let diagnostic =
                 Diagnostic::error(Code::Yaml, self.file, region, message).help("leave it out");
             self.push(diagnostic);
@@ -541,7 +541,7 @@ impl<'a> Builder<'a> {
         if let Resolved::NotFinite = value {
             let message = format!("`{text}` is not a finite number");
             let diagnostic = Diagnostic::error(Code::Yaml, self.file, region, message)
-                .help("leave the field out to set no bound; quote it if text is meant");
+                .help("leave the field out to set no bound; quote it if it is text");
             self.push(diagnostic);
         }
         match value {
@@ -557,12 +557,12 @@ impl<'a> Builder<'a> {
     }
 
     /// The root; of a broken document, what there is of it.
-    fn into_root(mut self) -> Option<Node> {
+    fn into_root(mut self) -> Option<YamlNode> {
         let reported = self.diagnostics.len();
         while !self.stack.is_empty() {
             self.close();
         }
-        // What looks odd only because it is unfinished is not worth a word.
+        // What looks odd only because it is unfinished needs no diagnostic.
         self.diagnostics.truncate(reported);
         self.root
     }
@@ -586,7 +586,7 @@ fn resolve_plain(text: &str) -> Resolved {
         | "-.inf" | "-.Inf" | "-.INF" => return Resolved::NotFinite,
         _ => {}
     }
-    // Only text that starts like a number can be one; most scalars are told apart here.
+    // Only text that starts like a number can be one; most scalars are distinguished here.
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) {
         return Resolved::Text;
     }
@@ -614,7 +614,7 @@ fn resolve_plain(text: &str) -> Resolved {
     }
 }
 
-/// The parser's words made plainer, and what usually helps.
+/// The parser's message in plainer terms, and what usually helps.
 fn explain_syntax(info: &str) -> (String, Option<&'static str>) {
     let help = if info.contains("mapping values are not allowed") {
         Some(
@@ -645,7 +645,7 @@ fn explain_syntax(info: &str) -> (String, Option<&'static str>) {
 /// The text and the file differ where quotes escape, where lines fold, and where a block is
 /// indented. Both are walked together; runs of white space may differ in length, all else is
 /// matched character by character.
-pub fn position_in_scalar(source: &str, node: &Node, offset: usize) -> Position {
+pub fn position_in_scalar(source: &str, node: &YamlNode, offset: usize) -> Position {
     let NodeValue::String(text, style) = &node.value else {
         return node.region.at;
     };

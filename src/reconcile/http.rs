@@ -1,4 +1,4 @@
-//! The control API: what the command line talks to, as JSON over HTTP under `/edgetwin/v1`.
+//! The control API: for the command line, as JSON over HTTP under `/edgetwin/v1`.
 //!
 //! | request | does |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | `POST /wait` | answers when all of `{"objects", "for": "Ready"}` are so, or after `timeoutMs` with those that are not; also `"Deleted"`, `"CONDITION=STATUS"` |
 //! | `GET /events` | the latest events; `?watch=true` goes on as server-sent events |
 //! | `GET /commands` | commands to nodes, by node; `?namespace=` |
-//! | `GET /explain/node/NAMESPACE/NAME` | why a node talks as it does |
+//! | `GET /explain/node/NAMESPACE/NAME` | why a node transmits as it does |
 //! | `GET /status`, `GET /version` | how the runtime is, and what it is |
 //! | `PUT`, `HEAD /artefacts/SHA256` | model files and training data by digest |
 //!
@@ -465,7 +465,7 @@ async fn explain(
     let missing = || {
         let message = format!("there is no node `{namespace}/{name}`");
         Problem::new(StatusCode::NOT_FOUND, "not-found", message)
-            .hint("a twin has a node if its manifest says so, or once one has said what it is")
+            .hint("a twin has a node if its manifest declares one, or once a node has published its state")
     };
     let id = ThingId::parse(&format!("{namespace}:{name}")).map_err(|_| missing())?;
     reconciler.context.control.explain(&id).map(|value| ok(&value)).ok_or_else(missing)

@@ -28,7 +28,7 @@ const PARALLEL_MAX: usize = 4;
 /// sync.
 const IN_HAND_MAX: usize = 256;
 
-/// Time between two looks at an object that nothing happened to.
+/// Time between two checks of an object without changes.
 const RESYNC: Duration = Duration::from_secs(300);
 
 impl Reconciler {

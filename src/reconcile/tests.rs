@@ -18,7 +18,7 @@ use crate::cacc::driver::Control;
 use crate::edgeai::service::{ServiceConfig, ServiceStatus, Services};
 use crate::gateway::directory::Directory;
 use crate::kinds::Kind;
-use crate::store::Options;
+use crate::store::StoreOptions;
 use crate::store::disk as store_disk;
 use crate::twin::aggregate::Aggregates;
 use crate::twin::path::Path;
@@ -64,7 +64,7 @@ impl World {
         let telemetry = Arc::new(Telemetry::default());
         let aggregates = Arc::new(Aggregates::new(telemetry.clone()));
         let disk = Arc::new(store_disk::Directory::open(&directory.join("log")).unwrap());
-        let options = Options { segment_len: 1 << 20, history_bytes_max: 1 << 22 };
+        let options = StoreOptions { segment_len: 1 << 20, history_bytes_max: 1 << 22 };
         let (writer, _) = Writer::open(disk, options, vec![aggregates.clone()]).unwrap();
         let writer = Arc::new(writer);
         let nodes = Arc::new(Directory::default());

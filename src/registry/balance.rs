@@ -249,7 +249,7 @@ impl Balancer {
         });
     }
 
-    /// Ends the ejection of an instance that has registered anew.
+    /// Ends the ejection of an instance that has registered again.
     pub fn forgive(&self, id: &str) {
         let members = self.members.load();
         if let Ok(at) = members.binary_search_by(|m| m.instance.id.as_str().cmp(id)) {
@@ -407,7 +407,7 @@ impl Call<'_> {
         pick.succeeded(now_ns);
     }
 
-    /// The instance did not answer, or said that it failed.
+    /// The instance did not answer, or answered with a failure.
     pub fn failed(&mut self, pick: Pick, kind: FailureKind, now_ns: u64) {
         self.failed = Some(kind);
         let member = Arc::clone(&pick.member);
@@ -433,7 +433,7 @@ impl Call<'_> {
     }
 }
 
-/// An instance that was picked; counts as a call in flight until it is dropped or told how it went.
+/// An instance that was picked; counts as a call in flight until it is dropped or finished.
 pub struct Pick {
     member: Arc<Member>,
     probe: bool,

@@ -1,4 +1,4 @@
-//! Eureka's API over HTTP (I/O boundary): [`router`] serves the registry, [`Client`] registers an instance
+//! Eureka's API over HTTP (I/O boundary): [`router`] serves the registry, [`EurekaClient`] registers an instance
 //! with any Eureka.
 //!
 //! Served below `/eureka`, `/eureka/v2` and `/v2` (clients differ), with or without a slash at the
@@ -34,7 +34,7 @@ use axum::routing::any;
 use serde_json::json;
 
 use super::wire::{self, Document, Format};
-use super::{Heartbeat, Instance, Now, Refusal, Registry, Status};
+use super::{Heartbeat, Instance, Now, RegistrationRefusal, Registry, Status};
 use crate::base::http::client::{Outgoing, Pool, SendError, encode_segment};
 
 /// Largest registration, in bytes (64 KiB). Why: a full one takes 2 KB; a larger body is 413.
@@ -273,7 +273,7 @@ impl Call<'_> {
         };
         match self.registry.register(instance, self.now) {
             Ok(()) => empty(StatusCode::NO_CONTENT),
-            Err(full @ Refusal::Full) => {
+            Err(full @ RegistrationRefusal::Full) => {
                 (StatusCode::SERVICE_UNAVAILABLE, full.to_string()).into_response()
             }
             Err(why) => (StatusCode::BAD_REQUEST, why.to_string()).into_response(),
@@ -334,11 +334,11 @@ impl fmt::Display for ClientError {
             }
             Self::Send(e) => e.fmt(f),
             Self::Timeout => write!(f, "the registry did not answer in time"),
-            Self::Status(status, said) if said.is_empty() => {
+            Self::Status(status, body) if body.is_empty() => {
                 write!(f, "the registry answered with status {status}")
             }
-            Self::Status(status, said) => {
-                write!(f, "the registry answered with status {status}: {said}")
+            Self::Status(status, body) => {
+                write!(f, "the registry answered with status {status}: {body}")
             }
         }
     }
@@ -355,14 +355,14 @@ impl std::error::Error for ClientError {
 
 /// Registers an instance with a Eureka server, ours or another's.
 #[derive(Debug)]
-pub struct Client {
+pub struct EurekaClient {
     pool: Pool,
     host_port: String,
     base: String,
     timeout: Duration,
 }
 
-impl Client {
+impl EurekaClient {
     /// A client of the server at `url`, as `http://127.0.0.1:8761/eureka`.
     ///
     /// # Errors
@@ -424,8 +424,8 @@ impl Client {
         if status.is_success() {
             return Ok(());
         }
-        let said: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-        Err(ClientError::Status(status.as_u16(), said))
+        let body: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+        Err(ClientError::Status(status.as_u16(), body))
     }
 }
 
@@ -584,7 +584,7 @@ mod tests {
         let url = format!("http://{}/eureka/", listener.local_addr().unwrap());
         let served = router(Arc::clone(&registry), clock);
         tokio::spawn(async move { axum::serve(listener, served).await });
-        let client = Client::new(&url, Duration::from_secs(5)).unwrap();
+        let client = EurekaClient::new(&url, Duration::from_secs(5)).unwrap();
         let endpoint = Endpoint::Http { host: "127.0.0.1".to_owned(), port: 9 };
         let mut instance = Instance::new("judge", "judge:9", endpoint);
         instance.lease.duration_s = 1;
@@ -608,10 +608,10 @@ mod tests {
     fn only_addresses_of_plain_http_are_taken() {
         for url in ["", "127.0.0.1:8761", "https://a/eureka", "http://u:p@a/eureka", "http://a/?b"]
         {
-            let client = Client::new(url, Duration::from_secs(1));
+            let client = EurekaClient::new(url, Duration::from_secs(1));
             assert!(matches!(client, Err(ClientError::Address(_))), "{url}");
         }
-        let client = Client::new("http://[::1]/eureka/", Duration::from_secs(1)).unwrap();
+        let client = EurekaClient::new("http://[::1]/eureka/", Duration::from_secs(1)).unwrap();
         assert_eq!((client.host_port.as_str(), client.base.as_str()), ("[::1]:80", "/eureka"));
     }
 }

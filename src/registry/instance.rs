@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// A time, as both clocks tell it.
+/// A time on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     /// Milliseconds since 1970, for what is shown: the clock may be set.
@@ -11,7 +11,7 @@ pub struct Now {
     pub mono_ms: u64,
 }
 
-/// What an instance says of itself, or an operator of it. Only `Up` receives calls.
+/// The status that an instance reports, or that an operator sets. Only `Up` receives calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Status {
     /// Ready for calls.
@@ -32,7 +32,7 @@ impl Status {
     pub const ALL: [Self; 5] =
         [Self::Up, Self::Down, Self::Starting, Self::OutOfService, Self::Unknown];
 
-    /// The word on the wire.
+    /// The name on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -44,14 +44,14 @@ impl Status {
         }
     }
 
-    /// From a word on the wire, in any case; other words are none.
+    /// From the name on the wire, in any letter case; `None` for other names.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.name().eq_ignore_ascii_case(name.trim()))
     }
 }
 
-/// What last happened to an instance, as Eureka's deltas tell it.
+/// The last change of an instance, as in Eureka's deltas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Action {
     /// Registered, for the first time or again.
@@ -64,7 +64,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The word on the wire.
+    /// The name on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -178,7 +178,7 @@ pub struct Instance {
     pub vip: Option<String>,
     /// The same for HTTPS.
     pub secure_vip: Option<String>,
-    /// What is in force: what the instance says, unless an operator overrode it.
+    /// The effective status: what the instance reports, unless an operator overrode it.
     pub status: Status,
     /// The operator's override; `Unknown` for none.
     pub overridden: Status,
@@ -186,11 +186,11 @@ pub struct Instance {
     pub data_center: DataCenter,
     /// Its lease.
     pub lease: Lease,
-    /// What else it says of itself.
+    /// Further metadata.
     pub metadata: BTreeMap<String, String>,
     /// Page for people.
     pub home_page: Option<String>,
-    /// Page that tells its state.
+    /// Status page.
     pub status_page: Option<String>,
     /// Page that answers while it is healthy.
     pub health_check: Option<String>,

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use balance::{Balancer, FailureKind};
 pub use instance::{Endpoint, Instance, Now, Port, Status, app_name};
-pub use table::{Heartbeat, Refusal, Table};
+pub use table::{Heartbeat, RegistrationRefusal, Table};
 
 /// Most services that calls were made to or that have instances, as the registry remembers them.
 /// Why: names come from manifests and twins' attributes; ten times the services of a large site.
@@ -92,8 +92,8 @@ impl Registry {
     /// Registers an instance, or again.
     ///
     /// # Errors
-    /// [`Refusal`]: a limit; nothing changed.
-    pub fn register(&self, instance: Instance, now: Now) -> Result<(), Refusal> {
+    /// [`RegistrationRefusal`]: a limit; nothing changed.
+    pub fn register(&self, instance: Instance, now: Now) -> Result<(), RegistrationRefusal> {
         let app = instance.app.clone();
         let id = instance.id.clone();
         let mut inner = self.lock();
@@ -173,7 +173,7 @@ impl Registry {
         look(&self.lock().table)
     }
 
-    /// The changes of the last minutes, as Eureka tells them (see [`Table::delta`]), and the hash
+    /// The changes of the last minutes, as in Eureka (see [`Table::delta`]), and the hash
     /// of all instances after them.
     pub fn delta(&self, now: Now) -> (u32, Vec<Arc<Instance>>, String) {
         let mut inner = self.lock();

@@ -10,8 +10,8 @@
 //!
 //! Effective status on registering, first match: a reported status other than UP and
 //! OUT_OF_SERVICE; the override stored for the id; the status of the lease that is replaced, if
-//! UP or OUT_OF_SERVICE; the reported status. On a heartbeat the same is asked of the stored
-//! instance, and UNKNOWN tells it to register again.
+//! UP or OUT_OF_SERVICE; the reported status. A heartbeat evaluates the same for the stored
+//! instance; UNKNOWN requests a new registration.
 //!
 //! Not here: locks and balancers (`super`), text on the wire (`wire`).
 
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use super::instance::{Action, Endpoint, Instance, Now, Status};
 
 /// Most instances. Why: twice what lookups are measured with; each takes about 1 KB. Beyond it
-/// registering is refused ([`Refusal::Full`]) until leases end.
+/// registering is refused ([`RegistrationRefusal::Full`]) until leases end.
 pub const INSTANCES_MAX: usize = 20_000;
 
 /// Most metadata entries of an instance; more is refused.
@@ -50,14 +50,14 @@ const VERSION_MAX: u32 = 32_767;
 
 /// Why an instance is not registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RegistrationRefusal {
     /// [`INSTANCES_MAX`] are registered: not this instance's fault, try again.
     Full,
     /// A text or the metadata is too long; what.
     TooLong(&'static str),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for RegistrationRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => write!(f, "the registry holds {INSTANCES_MAX} instances, its most"),
@@ -66,16 +66,16 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for RegistrationRefusal {}
 
-/// What a heartbeat met.
+/// The result of a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heartbeat {
-    /// The lease runs anew.
+    /// The lease was renewed.
     Renewed,
-    /// The lease runs anew, and the status in force changed.
+    /// The lease was renewed, and the effective status changed.
     Changed,
-    /// Nobody is registered so, or with older facts, or without a status: register (again).
+    /// The instance is not registered, or with older data, or without a status: it must register.
     Register,
 }
 
@@ -87,9 +87,9 @@ struct Held {
     ends_ms: Option<u64>,
 }
 
-/// A change that the delta tells of.
+/// A change in the delta.
 #[derive(Debug)]
-struct Change {
+struct DeltaEntry {
     at_ms: u64,
     instance: Arc<Instance>,
 }
@@ -104,7 +104,7 @@ pub struct Table {
     ends: BTreeSet<(u64, String, String)>,
     /// Overrides by id, with the time of the last access.
     overrides: HashMap<String, (Status, u64)>,
-    changes: VecDeque<Change>,
+    changes: VecDeque<DeltaEntry>,
     version: u32,
 }
 
@@ -182,12 +182,16 @@ impl Table {
     /// the lease.
     ///
     /// # Errors
-    /// [`Refusal`]; nothing changed.
-    pub fn register(&mut self, mut instance: Instance, now: Now) -> Result<(), Refusal> {
+    /// [`RegistrationRefusal`]; nothing changed.
+    pub fn register(
+        &mut self,
+        mut instance: Instance,
+        now: Now,
+    ) -> Result<(), RegistrationRefusal> {
         check(&instance)?;
         let existing = self.get(&instance.app, &instance.id);
         if existing.is_none() && self.count >= INSTANCES_MAX {
-            return Err(Refusal::Full);
+            return Err(RegistrationRefusal::Full);
         }
         if instance.dirty_ms == 0 {
             instance.dirty_ms = now.unix_ms;
@@ -205,7 +209,7 @@ impl Table {
         let overridden = overridden.filter(|s| *s != Status::Unknown);
         instance.overridden = overridden.unwrap_or_default();
         instance.status =
-            in_force(instance.status, overridden, existing.as_deref().map(|e| e.status));
+            effective(instance.status, overridden, existing.as_deref().map(|e| e.status));
 
         let lease = &mut instance.lease;
         lease.duration_s = match lease.duration_s {
@@ -231,14 +235,14 @@ impl Table {
 
     /// Renews a lease.
     ///
-    /// * `dirty_ms`: when the instance last changed what it says, if it tells; later than what is
-    ///   stored means that it must register again.
+    /// * `dirty_ms`: when the instance last changed its data, if it reports that. A time later than
+    ///   the stored one means that it must register again.
     pub fn heartbeat(&mut self, app: &str, id: &str, dirty_ms: Option<i64>, now: Now) -> Heartbeat {
         let Some(instance) = self.get(app, id) else {
             return Heartbeat::Register;
         };
         let overridden = self.override_of(id, now);
-        let status = in_force(instance.status, overridden, Some(instance.status));
+        let status = effective(instance.status, overridden, Some(instance.status));
         if status == Status::Unknown {
             return Heartbeat::Register;
         }
@@ -389,7 +393,7 @@ impl Table {
         Some(*status)
     }
 
-    /// Stores an instance with a lease from now, and tells of it.
+    /// Stores an instance with a lease from now, and records the change.
     fn put(&mut self, instance: Instance, now: Now) {
         let instance = self.renew(instance, now);
         self.note_change(instance, now);
@@ -435,7 +439,7 @@ impl Table {
 
     fn note_change(&mut self, instance: Arc<Instance>, now: Now) {
         self.forget_changes(now);
-        self.changes.push_back(Change { at_ms: now.mono_ms, instance });
+        self.changes.push_back(DeltaEntry { at_ms: now.mono_ms, instance });
     }
 
     fn forget_changes(&mut self, now: Now) {
@@ -448,8 +452,8 @@ impl Table {
     }
 }
 
-/// The status in force; see the header.
-fn in_force(reported: Status, overridden: Option<Status>, existing: Option<Status>) -> Status {
+/// The effective status; see the header.
+fn effective(reported: Status, overridden: Option<Status>, existing: Option<Status>) -> Status {
     let settled = |s: Status| matches!(s, Status::Up | Status::OutOfService);
     if !settled(reported) {
         return reported;
@@ -457,7 +461,7 @@ fn in_force(reported: Status, overridden: Option<Status>, existing: Option<Statu
     overridden.or(existing.filter(|s| settled(*s))).unwrap_or(reported)
 }
 
-fn check(instance: &Instance) -> Result<(), Refusal> {
+fn check(instance: &Instance) -> Result<(), RegistrationRefusal> {
     let long = |text: &str| text.len() > TEXT_BYTES_MAX;
     let optional = [
         &instance.vip,
@@ -471,9 +475,9 @@ fn check(instance: &Instance) -> Result<(), Refusal> {
         &instance.sid,
     ];
     if [&instance.id, &instance.app, &instance.host, &instance.ip].into_iter().any(|t| long(t)) {
-        Err(Refusal::TooLong("a name"))
+        Err(RegistrationRefusal::TooLong("a name"))
     } else if optional.into_iter().flatten().any(|t| long(t)) {
-        Err(Refusal::TooLong("an address"))
+        Err(RegistrationRefusal::TooLong("an address"))
     } else if instance.metadata.len() > METADATA_MAX
         || instance.data_center.metadata.len() > METADATA_MAX
         || instance
@@ -482,7 +486,7 @@ fn check(instance: &Instance) -> Result<(), Refusal> {
             .chain(&instance.data_center.metadata)
             .any(|(k, v)| long(k) || long(v))
     {
-        Err(Refusal::TooLong("the metadata"))
+        Err(RegistrationRefusal::TooLong("the metadata"))
     } else {
         Ok(())
     }

@@ -86,12 +86,12 @@ fn limits_refuse_and_change_nothing() {
     for i in 0..INSTANCES_MAX {
         table.register(http("a", &i.to_string(), 1), at(0)).unwrap();
     }
-    assert_eq!(table.register(http("a", "more", 1), at(0)), Err(Refusal::Full));
+    assert_eq!(table.register(http("a", "more", 1), at(0)), Err(RegistrationRefusal::Full));
     assert_eq!(table.register(http("a", "7", 2), at(0)), Ok(()), "known ones may register again");
     assert_eq!(table.len(), INSTANCES_MAX);
     let mut wordy = http("a", "7", 1);
     wordy.metadata = (0..=METADATA_MAX).map(|i| (i.to_string(), String::new())).collect();
-    assert!(matches!(table.register(wordy, at(0)), Err(Refusal::TooLong(_))));
+    assert!(matches!(table.register(wordy, at(0)), Err(RegistrationRefusal::TooLong(_))));
 }
 
 // --- Eureka's rules -------------------------------------------------------------------------------

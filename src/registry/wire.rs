@@ -426,7 +426,7 @@ pub(super) fn instance_of(value: &Value, app_in_path: &str) -> Result<Instance, 
         given.map_or(default, |s| u32::try_from(s).unwrap_or(u32::MAX))
     };
     let status = |text: Option<String>| text.and_then(|t| Status::from_name(&t));
-    let said = text("status");
+    let reported = text("status");
     Ok(Instance {
         endpoint: if port.enabled && port.number != 0 {
             Endpoint::Http { host: host.clone(), port: port.number }
@@ -441,7 +441,7 @@ pub(super) fn instance_of(value: &Value, app_in_path: &str) -> Result<Instance, 
         secure_port,
         vip: text("vipAddress"),
         secure_vip: text("secureVipAddress"),
-        status: if said.is_none() { Status::Up } else { status(said).unwrap_or_default() },
+        status: if reported.is_none() { Status::Up } else { status(reported).unwrap_or_default() },
         overridden: status(text("overriddenStatus").or_else(|| text("overriddenstatus")))
             .unwrap_or_default(),
         data_center: DataCenter { name: center_name, metadata: amazon },

@@ -1,4 +1,4 @@
-//! Simulated nodes: they read a made-up office and send what they read over real MQTT sockets.
+//! Simulated nodes: they send synthetic data over real MQTT sockets, and obey commands.
 //!
 //! A node stands for every twin that names a NodeProfile. It is an ordinary MQTT client that obeys
 //! what firmware obeys ([`node`]): commands, lease, programs, store and forward. Faults come and go
@@ -21,7 +21,7 @@ use rumqttc::{
 };
 use tokio::sync::{mpsc, watch};
 
-pub use subject::Node;
+pub use subject::SimulatedNode;
 use subject::{FAULT_GAP, SPEED, START_S, battery};
 
 use crate::base::http::stopped;
@@ -53,13 +53,13 @@ pub struct Workshop {
 }
 
 /// How many of the nodes run their firmware as processes, where there is a [`Workshop`].
-pub fn as_processes(nodes: &[Node]) -> usize {
+pub fn as_processes(nodes: &[SimulatedNode]) -> usize {
     let able = nodes.iter().filter(|node| node.image.is_some()).count();
     if able <= process::PROCESSES_MAX { able } else { 0 }
 }
 
 /// The nodes of the twins that name a profile, by thing ID.
-pub fn nodes(objects: &[Object]) -> Vec<Node> {
+pub fn nodes(objects: &[Object]) -> Vec<SimulatedNode> {
     let expanded: Vec<Object> = objects
         .iter()
         .flat_map(|object| match &object.spec {
@@ -107,7 +107,10 @@ pub fn nodes(objects: &[Object]) -> Vec<Node> {
                 && image.sensors.iter().all(|s| CHANNELS.contains(&s.path.property.as_str()))
         });
         let firmware = Arc::new(Firmware::simulated(&name, profile, model, &sensors, own));
-        found.insert(thing.clone(), Node { thing, channels, firmware, image: image.map(Arc::new) });
+        found.insert(
+            thing.clone(),
+            SimulatedNode { thing, channels, firmware, image: image.map(Arc::new) },
+        );
     }
     found.into_values().take(NODES_MAX).collect()
 }
@@ -115,7 +118,7 @@ pub fn nodes(objects: &[Object]) -> Vec<Node> {
 /// Runs `nodes` against the broker until `stop` turns true. With a workshop, and if they are not too
 /// many, nodes run their own firmware as processes; what cannot be built is simulated here.
 pub async fn run(
-    nodes: Vec<Node>,
+    nodes: Vec<SimulatedNode>,
     broker: Broker,
     seed: u64,
     workshop: Option<Workshop>,
@@ -151,7 +154,7 @@ pub async fn run(
     while running.join_next().await.is_some() {}
 }
 
-/// What a simulated node runs on: the made-up office and its MQTT client.
+/// What a simulated node runs on: its synthetic data and its MQTT client.
 struct Lab<'a> {
     thing: &'a ThingId,
     channels: &'a [usize],
@@ -213,7 +216,7 @@ enum Arrival {
 }
 
 async fn run_node(
-    node: Node,
+    node: SimulatedNode,
     number: u32,
     broker: Broker,
     seed: u64,

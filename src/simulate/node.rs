@@ -237,7 +237,7 @@ impl Node {
         node
     }
 
-    /// Whether it was told to restart: the caller starts a new one.
+    /// Whether a command requested a restart: the caller starts a new node.
     pub fn wants_restart(&self) -> bool {
         self.restart
     }
@@ -597,7 +597,7 @@ impl Node {
         }
     }
 
-    /// How it talks, as it says it.
+    /// Its transmission, as it reports it.
     pub fn report(&self) -> Tx {
         let mut tx = self.report_group(&self.tx.groups[0]);
         tx.kept = Some(self.kept);

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use super::subject::{FAULT_GAP, Node, SPEED, START_S, battery};
+use super::subject::{FAULT_GAP, SPEED, START_S, SimulatedNode, battery};
 use crate::base::clock::now_us;
 use crate::base::http::stopped;
 use crate::edgeai::generate::{CHANNELS, Generator};
@@ -70,8 +70,8 @@ pub async fn build(firmware: &Firmware, folder: &Path, compiler: &Path) -> io::R
     let built = tokio::time::timeout(BUILD_TIMEOUT, command.output()).await;
     let built = built.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     if !built.status.success() {
-        let said = String::from_utf8_lossy(&built.stderr).chars().take(500).collect::<String>();
-        return Err(io::Error::other(said));
+        let errors = String::from_utf8_lossy(&built.stderr).chars().take(500).collect::<String>();
+        return Err(io::Error::other(errors));
     }
     // Another runtime may have been faster with the same.
     if std::fs::rename(&source, &home).is_err() && program.is_file() {
@@ -82,7 +82,7 @@ pub async fn build(firmware: &Firmware, folder: &Path, compiler: &Path) -> io::R
 
 /// Runs one node until `stop` turns true.
 pub(super) async fn run(
-    node: Node,
+    node: SimulatedNode,
     image: &Firmware,
     number: u32,
     program: PathBuf,
@@ -162,7 +162,7 @@ fn stamped(memory: Option<Vec<u8>>, boot: u32) -> Vec<u8> {
     memory
 }
 
-fn spawn(node: &Node, program: &Path, broker: &Broker, first: bool) -> io::Result<Child> {
+fn spawn(node: &SimulatedNode, program: &Path, broker: &Broker, first: bool) -> io::Result<Child> {
     let (namespace, name) = (node.thing.namespace(), node.thing.name());
     let folder = program.parent().and_then(Path::parent).unwrap_or(Path::new("."));
     let memory = folder.join(format!("{namespace}-{name}.eeprom"));

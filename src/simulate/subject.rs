@@ -9,7 +9,7 @@ use crate::twin::ThingId;
 /// Samples between two faults of a node, on average: at one a second, an anomaly every quarter of
 /// a minute somewhere among eight.
 pub(super) const FAULT_GAP: u32 = 60;
-/// Seconds of the made-up office that pass in a second here, so that a day shows.
+/// Seconds of simulated time that pass in a second here, so that a day becomes visible.
 pub(super) const SPEED: f64 = 30.0;
 /// The simulation begins on a Monday at nine.
 pub(super) const START_S: f64 = 9.0 * 3600.0;
@@ -26,7 +26,7 @@ pub(super) fn battery(number: u32, elapsed: Duration) -> u8 {
 
 /// One node to simulate.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Node {
+pub struct SimulatedNode {
     /// Its twin.
     pub thing: ThingId,
     /// The generator's channel of each of its sensors.

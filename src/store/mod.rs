@@ -47,14 +47,14 @@ const SNAPSHOT_CHUNK: usize = 1 << 20;
 
 /// Sizes that a user or a test may set.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct StoreOptions {
     /// Bytes of a segment, at least four times the largest record.
     pub segment_len: u32,
     /// History kept beyond the newest snapshot, bytes; whole segments are dropped above it.
     pub history_bytes_max: u64,
 }
 
-impl Default for Options {
+impl Default for StoreOptions {
     fn default() -> Self {
         Self { segment_len: SEGMENT_LEN, history_bytes_max: 1 << 30 }
     }
@@ -118,7 +118,7 @@ pub enum Recovered<'a> {
 /// The log of one state directory.
 pub struct Log {
     disk: Arc<dyn Disk>,
-    options: Options,
+    options: StoreOptions,
     segment: u32,
     file: Arc<dyn DiskFile>,
     /// Bytes of the segment that is being filled.
@@ -181,7 +181,7 @@ impl Log {
     /// read. Damaged content is no error: it is in the [`Recovery`].
     pub fn open(
         disk: Arc<dyn Disk>,
-        options: Options,
+        options: StoreOptions,
         mut visit: impl FnMut(Recovered<'_>),
     ) -> io::Result<(Self, Recovery)> {
         let mut recovery = Recovery::default();
@@ -498,7 +498,7 @@ pub fn read_since(
 /// `states` must be the newest state of every key as of that boundary.
 ///
 /// # Errors
-/// Errors of the disk; the older snapshot then stays in force.
+/// Errors of the disk; the older snapshot then stays valid.
 pub fn write_snapshot<'a>(
     disk: &dyn Disk,
     boundary: u32,
@@ -557,7 +557,7 @@ struct Scan {
     bad: Vec<(u32, u32)>,
 }
 
-/// Visits the valid records of a segment and tells a torn tail from damage.
+/// Visits the valid records of a segment and distinguishes a torn tail from damage.
 ///
 /// `sealed_len` is the length that the next segment's header records; `last` allows a torn tail.
 fn scan(

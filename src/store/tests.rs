@@ -190,8 +190,8 @@ impl DiskFile for FakeFile {
     }
 }
 
-fn small() -> Options {
-    Options { segment_len: 4096, history_bytes_max: 0 }
+fn small() -> StoreOptions {
+    StoreOptions { segment_len: 4096, history_bytes_max: 0 }
 }
 
 /// Records as `(key, revision)`, in order.

@@ -1,11 +1,11 @@
 //! Service triggers: which services a change calls, and the verdict's way back to the twin.
 //!
-//! A twin names its services in `attributes/services`, whoever wrote that. When an event touches
-//! an input of one of them, the service is looked up by name and called with the new state. An
-//! instance in this process answers on the spot, under the writer's lock and while nothing waits,
-//! so that the verdict is recorded in the same batch as its cause. Others are called over HTTP,
-//! within the service's timeout and bounded in number; what comes faster is queued, conflated or
-//! dropped as its overload policy says.
+//! A twin names its services in `attributes/services`, whoever wrote that. When an event changes an
+//! input of one of them, the service is looked up by name and called with the new state. An
+//! instance in this process answers at once, under the writer's lock and while nothing waits, so
+//! that the verdict is recorded in the batch of its cause. Others are called over HTTP, within the
+//! service's timeout and bounded in number. Calls that arrive faster are queued, conflated or
+//! dropped, as the overload policy defines.
 //!
 //! Always true, and tested:
 //! 1. a verdict never fires the service that wrote it, and chains of services end
@@ -28,7 +28,7 @@ use tokio::runtime::Handle;
 
 use crate::base::clock::now_us;
 use crate::base::telemetry::{Severity, Telemetry};
-use crate::edgeai::http::{Cause, Client, ModelProvider};
+use crate::edgeai::http::{CallFailure, ModelClient, ModelProvider};
 use crate::edgeai::service::{NamedModel, ServiceConfig, ServiceStatus, Services};
 use crate::edgeai::{Model, Prediction};
 use crate::registry::http::Clock;
@@ -41,11 +41,11 @@ use crate::writer::{
 
 use overload::{Admission, Job, Line};
 
-/// Where a verdict says which revision it is about.
+/// The property of a verdict that names the revision it is about.
 const OF_REVISION: &str = "ofRevision";
-/// A slower model would hold the writer up: it is called like one outside.
+/// A slower model would block the writer: it is called like one in another process.
 pub const INLINE_MAX: Duration = Duration::from_micros(300);
-/// How often services without an instance are looked at again.
+/// How often services without an instance are checked again.
 const STARVED_CHECK: Duration = Duration::from_millis(250);
 
 /// Calls services when twins change. A [`Reaction`] of the writer.
@@ -53,7 +53,7 @@ pub struct Trigger {
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
     deployed: RwLock<HashMap<Arc<str>, Arc<Deployed>>>,
-    client: Client,
+    client: ModelClient,
     clock: Clock,
     /// Port at which this process serves its models to others.
     port: OnceLock<u16>,
@@ -100,7 +100,7 @@ impl Trigger {
             registry,
             telemetry,
             deployed: RwLock::default(),
-            client: Client::new(),
+            client: ModelClient::new(),
             clock,
             port: OnceLock::new(),
             link: OnceLock::new(),
@@ -241,7 +241,7 @@ impl Trigger {
                         }
                         Err(error) => {
                             let kind = match error.cause {
-                                Cause::Connect => FailureKind::Connect,
+                                CallFailure::Connect => FailureKind::Connect,
                                 _ => FailureKind::Failed,
                             };
                             last = Some(error.message);

@@ -1,4 +1,4 @@
-//! What the edge asks of a node: one line of text, parsed and written.
+//! Commands from the edge to a node: one line of text, parsed and written.
 //!
 //! Not here: the frame around it on a serial line (`line`), the answer to it ([`super::Ack`]).
 
@@ -42,9 +42,9 @@ pub struct Ttl {
 pub enum Op {
     /// Change the transmission of all or some properties.
     Prog(Prog),
-    /// Make the present transmission the one that the node starts with.
+    /// Make the current transmission the one that the node starts with.
     Keep,
-    /// Nothing but a renewed lease.
+    /// Renew the lease, nothing else.
     Heartbeat,
     /// Change the lease.
     Lease {
@@ -65,14 +65,14 @@ pub enum Op {
         /// Last sequence number, included.
         to: u32,
     },
-    /// Tell the time.
+    /// Set the node's clock.
     Time {
         /// Milliseconds since 1970.
         unix_ms: u64,
     },
     /// Send the state.
     Info,
-    /// Start anew.
+    /// Restart.
     Reset,
     /// Set an actuator.
     Act {
@@ -424,7 +424,7 @@ fn thresholds(text: &str) -> Option<Vec<(String, Decimal)>> {
     (all.len() <= PROPERTIES_MAX).then_some(all)
 }
 
-/// The retained desired transmission on `…/desired`, for a node that was away.
+/// The retained desired transmission on `…/desired`, for a node that was offline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     /// Grows with each change; a node applies one that is newer than the last it applied.

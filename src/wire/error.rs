@@ -30,7 +30,7 @@ pub enum PayloadError {
 }
 
 impl PayloadError {
-    /// A stable word for counters and events.
+    /// A stable name for counters and events.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Topic(_) => "MalformedTopic",

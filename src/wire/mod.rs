@@ -1,4 +1,4 @@
-//! What firmware and the edge say to each other, byte for byte. Pure.
+//! The messages between firmware and the edge, byte for byte. Pure.
 //!
 //! Uplink: one JSON object a message, its kind in `k`: `s` sample (`…/data`), `f` features
 //! (`…/feat`), `a` acknowledgement (`…/ack`), `x` event (`…/event`), `b` boot or state
@@ -8,9 +8,10 @@
 //!
 //! Members are written in one order, so that both sides make the same bytes of the same message;
 //! `tests/firmware/vectors/` holds examples that this module and the C++ of the firmware replay.
-//! Reading is lenient: any order, unknown members ignored, since newer firmware may say more.
+//! Decoding is lenient: members may come in any order, and unknown ones are ignored, because newer
+//! firmware may send more.
 //!
-//! Not here: what a model takes (`node::decode`), when to send what (`cacc`).
+//! Not here: when to send what (`cacc`).
 
 mod command;
 mod decimal;
@@ -26,7 +27,7 @@ mod tests;
 mod topic;
 mod tx;
 mod uplink;
-mod words;
+mod vocabulary;
 
 pub use command::{ActValue, BODY_LEN_MAX, BodyError, Command, Desired, Op, Prog};
 pub use decimal::Decimal;
@@ -39,4 +40,4 @@ pub use sample::{Features, Head, Measured, PropertyStats, RESERVED, Sample, Stat
 pub use topic::{Leaf, Topic};
 pub use tx::Tx;
 pub use uplink::{Ack, Event, State, Uplink};
-pub use words::{AckStatus, Cause, EventKind, Program};
+pub use vocabulary::{AckStatus, Cause, EventKind, Program};

@@ -1,10 +1,10 @@
-//! What nodes say and how: topics, payloads, and which readings a model takes. Pure.
+//! Readings: their payload, and which of them a model accepts. Pure.
 //!
 //! Topics are `et/v1/<namespace>/<name>/<leaf>`. A reading is a JSON object on `…/data`: property
 //! values by feature, `{"environment": {"temperature": 21.5}}`, or bare where the twin's model has
 //! the name once, `{"temperature": 21.5}`. Beside them may stand `seq` (counts readings), `boot`
-//! (counts boots), `time` (milliseconds since 1970, the node's clock), and what firmware of ours
-//! says: `k`, `ms` (uptime), `program`, `old` (see `wire`).
+//! (counts boots), `time` (milliseconds since 1970, the node's clock), and what generated firmware
+//! adds: `k`, `ms` (uptime), `program`, `old` (see `wire`).
 //!
 //! Not here: sockets (`broker::listener`), twins (`twin`).
 

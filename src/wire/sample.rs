@@ -25,7 +25,7 @@ pub struct Head {
     pub program: String,
     /// Sent later than measured.
     pub old: bool,
-    /// When it was measured, milliseconds since 1970: of an old one, if the node was told the time.
+    /// When it was measured, milliseconds since 1970: of an old one, if the node's clock was set.
     pub time: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What the tests of the wire share: the vectors of the firmware, and made-up values.
+//! What the tests of the wire share: the vectors of the firmware, and generated values.
 
 use proptest::prelude::*;
 use serde_json::Value;

@@ -1,12 +1,12 @@
-//! How a node talks, as acknowledgements, events and states report it.
+//! A node's transmission, as acknowledgements, events and states report it.
 //!
-//! Not here: what asks a node to talk otherwise ([`super::Prog`]).
+//! Not here: the command that changes it ([`super::Prog`]).
 
 use serde::{Deserialize, Serialize};
 
 use super::{Decimal, Pairs, Program};
 
-/// How a node talks, as it reports it.
+/// A node's transmission, as it reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tx {
     /// The program of all properties that are in no group of their own.

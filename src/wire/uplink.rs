@@ -1,4 +1,4 @@
-//! What a node says: every message by its kind, and answers, events and states in full.
+//! The messages of a node: all of them by kind, and acknowledgements, events and states in full.
 //!
 //! Not here: the values of samples and features (`sample`), the frame around a message on a serial
 //! line (`line`).
@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{AckStatus, ActValue, Cause, EventKind, Features, Pairs, Sample, Tx};
 use crate::wire::Leaf;
 
-/// Received signals that a node may report, dBm: from below what LoRa still hears.
+/// Received signals that a node may report, dBm: from below the sensitivity of LoRa receivers.
 pub const RSSI: RangeInclusive<i64> = -200..=-1;
 
 /// A message of a node.
@@ -39,9 +39,9 @@ pub struct Ack {
     pub ms: u32,
     /// The command's.
     pub id: u32,
-    /// What became of it.
+    /// The result.
     pub st: AckStatus,
-    /// The command came again; this is the answer of the first time, with the present values.
+    /// The command was repeated; this repeats the first answer, with the current values.
     #[serde(default, skip_serializing_if = "is_false", with = "flag")]
     pub dup: bool,
     /// The argument that was refused.
@@ -53,17 +53,17 @@ pub struct Ack {
     /// Seconds until the transmission is reverted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<u32>,
-    /// The received signal, dBm; see [`RSSI`]. Firmware says it in answers to `hb` and
+    /// The received signal, dBm; see [`RSSI`]. Firmware reports it in answers to `hb` and
     /// `info` only.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "dbm")]
     pub rssi: Option<i16>,
-    /// What is left in the battery, percent, 0 to 100. Said as the signal is.
+    /// Remaining charge of the battery, percent, 0 to 100. Reported like the signal.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "percent")]
     pub battery: Option<u8>,
-    /// The transmission that the node has now.
+    /// The current transmission of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tx: Option<Tx>,
-    /// What an actuator is set to now.
+    /// The current value of an actuator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Pairs<ActValue>>,
 }
@@ -80,7 +80,7 @@ pub struct Event {
     /// Samples overwritten before they were sent, since boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<u32>,
-    /// More about it, a word.
+    /// A detail, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// The transmission, if the event changed it.
@@ -93,7 +93,7 @@ pub struct Event {
 /// Any MQTT client may publish one for itself: `up` and `boot` are all that it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Whether it is there.
+    /// Whether it is online.
     #[serde(with = "flag")]
     pub up: bool,
     /// Boot counter. A will can arrive after the next boot: compare these, not the order.
@@ -125,13 +125,13 @@ pub struct State {
     /// What is left in the battery, percent, 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "percent")]
     pub battery: Option<u8>,
-    /// How it talks.
+    /// Its transmission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tx: Option<Tx>,
     /// The version of the desired transmission that it applied; 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
-    /// The gateway that speaks for it.
+    /// The gateway through which it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
 }
@@ -178,7 +178,7 @@ fn percent<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u8>, D::Error> {
 /// Why a message of a node cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UplinkError {
-    /// Not JSON, or not of the shape that its kind has; what the parser says.
+    /// Not JSON, or not of the form of its kind; the parser's message.
     Malformed(String),
     /// `k` is none of `s`, `f`, `a`, `x`, `b`.
     Kind(String),

@@ -78,8 +78,8 @@ impl Commits {
         }
     }
 
-    /// Commits one batch, unless another thread is at it; whether more waits, which whoever is told
-    /// so has to commit. For those who have something to do between two batches.
+    /// Commits one batch, unless another thread is committing. Returns whether more is waiting, which the
+    /// caller then has to commit. For callers that have something to do between two batches.
     pub(super) fn commit_batch(&self, staging: &Mutex<Staging>) -> bool {
         let Ok(mut leader) = self.leader.try_lock() else { return false };
         let (batch, mut staged, number) = {

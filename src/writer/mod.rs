@@ -46,7 +46,7 @@ use self::replay::Replay;
 use self::staging::Staging;
 use crate::base::telemetry::Telemetry;
 use crate::store::disk::Disk;
-use crate::store::{Log, Options};
+use crate::store::{Log, StoreOptions};
 use crate::twin::{ThingId, Twin};
 pub use change::{
     Accepted, Committed, Counts, Origin, Precondition, Reaction, Rejected, Request, Sink,
@@ -84,7 +84,7 @@ impl Writer {
     /// See [`Log::open`].
     pub fn open(
         disk: Arc<dyn Disk>,
-        options: Options,
+        options: StoreOptions,
         reactions: Vec<Arc<dyn Reaction>>,
     ) -> io::Result<(Self, Found)> {
         let mut replay = Replay::default();

@@ -12,7 +12,7 @@ use crate::twin::{Change, Refusal};
 use serde_json::{Value, json};
 
 fn open(disk: &Arc<FakeDisk>) -> (Writer, Found) {
-    let options = Options { segment_len: 8192, history_bytes_max: 1 << 20 };
+    let options = StoreOptions { segment_len: 8192, history_bytes_max: 1 << 20 };
     Writer::open(Arc::new(disk.clone()), options, Vec::new()).unwrap()
 }
 
@@ -242,7 +242,7 @@ impl Reaction for Counting {
 #[test]
 fn what_follows_is_in_the_same_batch_and_chains_end() {
     let disk = Arc::<FakeDisk>::default();
-    let options = Options { segment_len: 8192, history_bytes_max: 0 };
+    let options = StoreOptions { segment_len: 8192, history_bytes_max: 0 };
     let reactions: Vec<Arc<dyn Reaction>> = vec![Arc::new(Counting)];
     let (writer, _) = Writer::open(Arc::new(disk.clone()), options, reactions).unwrap();
     create(&writer, "a");
@@ -278,7 +278,7 @@ fn what_is_about_an_older_state_does_not_replace_what_is_about_a_newer() {
 #[test]
 fn events_are_read_from_a_time_on_over_segments_and_what_is_missing_is_told() {
     let disk = Arc::<FakeDisk>::default();
-    let options = Options { segment_len: 8192, history_bytes_max: 0 };
+    let options = StoreOptions { segment_len: 8192, history_bytes_max: 0 };
     let (writer, _) = Writer::open(Arc::new(disk.clone()), options, Vec::new()).unwrap();
     create(&writer, "a");
     for seq in 1..=400 {
@@ -306,7 +306,7 @@ fn events_are_read_from_a_time_on_over_segments_and_what_is_missing_is_told() {
     assert!(!whole && times[0] > 200, "{times:?}");
     assert!(times.iter().copied().eq(times[0]..=400), "{times:?}");
     assert_eq!(read(2, u64::MAX, 5), (false, (2..=6).collect()));
-    // History that was dropped is told of.
+    // History that was dropped is reported.
     assert!(writer.write_snapshot().unwrap());
     for seq in 401..=500 {
         writer.submit(reading("a", seq), seq as i64).unwrap();

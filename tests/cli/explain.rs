@@ -14,14 +14,14 @@ fn a_field_is_explained_in_the_words_of_its_type() {
         --- stdout
         Service.spec.overload  <map>
 
-        What happens to calls that come faster than they can be answered.
+        What happens to calls that arrive faster than they can be answered.
 
         Default: {"limit":1024,"policy":"queue"}
 
         Fields:
-          limit  <whole number>
+          limit  <integer>
               How many calls may wait, for all twins together.
-          policy  <one of several words>
+          policy  <enum>
               Which calls wait and which are dropped.
     "#]],
     );
@@ -34,11 +34,11 @@ fn a_code_is_explained() {
         expect![[r#"
         exit 0
         --- stdout
-        ET0203: A twin names a service that nobody declares
+        ET0203: A twin names a service that is not declared
 
         A twin's `services` name Service objects. The Service is neither in the files read nor
-        in the runtime. A service that registers itself from outside still needs a Service
-        document with `external: true`, which says what its inputs are.
+        in the runtime. A service that registers itself over the Eureka API also needs a Service
+        document, with `external: true` and its inputs.
     "#]],
     );
 }

@@ -50,7 +50,9 @@ fn report_for_people_has_the_confusion_matrix() {
     let directory = tempfile::tempdir().unwrap();
     let run = train(directory.path(), &["--seed", "7", "--inputs", "temperature"]);
     assert_eq!((run.code, run.stderr.as_str()), (0, "not written: -o FILE keeps the model\n"));
-    for part in ["fitted to 150 rows", "is \\ said", "precision  recall     F1    rows\ncool "] {
+    for part in
+        ["fitted to 150 rows", "actual \\ predicted", "precision  recall     F1    rows\ncool "]
+    {
         assert!(run.stdout.contains(part), "{part} is not in\n{}", run.stdout);
     }
 }

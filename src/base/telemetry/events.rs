@@ -69,7 +69,7 @@ fn remedy(reason: &str) -> &'static str {
 
 /// Remedies by reason, sorted. A reason without one is of an object's condition, whose message says
 /// what it lacks.
-const REMEDIES: &[(&str, &str)] = &[
+pub(crate) const REMEDIES: &[(&str, &str)] = &[
     ("AggregatesTooDeep", "use fewer levels of aggregates"),
     (
         "BootReset",

@@ -150,13 +150,13 @@ metrics! {
     stage_call: Timing = "edgetwin_stage_call_seconds",
     /// Writing and syncing a batch.
     stage_commit: Timing = "edgetwin_stage_commit_seconds",
-    /// From when a rule took hold, which without `for` is the verdict, to its command going out.
+    /// From a rule becoming active (without `for`, from the verdict) to its command being sent.
     stage_command: Timing = "edgetwin_stage_command_seconds",
     /// From a transmission command to the node's answer.
     stage_answer: Timing = "edgetwin_stage_command_answer_seconds",
     /// From a transmission command to the first reading under it.
     stage_reading: Timing = "edgetwin_stage_command_reading_seconds",
-    /// From when a rule took hold, which without `for` is the verdict, to its actuator command.
+    /// From a rule becoming active (without `for`, from the verdict) to its actuator command.
     stage_act_command: Timing = "edgetwin_stage_actuator_command_seconds",
     /// From an actuator command to the node's answer.
     stage_act_answer: Timing = "edgetwin_stage_actuator_answer_seconds",

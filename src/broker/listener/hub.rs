@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::broker::frame::Framer;
 use crate::broker::memory::{Broker, ClientId, Message};
-use crate::gateway::intake::{Context, Reason};
+use crate::gateway::intake::{IntakeContext, Reason};
 use crate::writer::Durable;
 
 /// Messages that a client may have unacknowledged towards us; announced to MQTT 5 clients.
@@ -32,7 +32,7 @@ pub const PENDING_MAX: usize = 65_536;
 pub(super) const READ_LEN: usize = 64 * 1024;
 
 pub(super) struct Hub {
-    pub(super) context: Context,
+    pub(super) context: IntakeContext,
     pub(super) broker: RefCell<Broker>,
     pub(super) links: RefCell<HashMap<ClientId, Rc<Link>>>,
     /// Messages whose batch is not durable yet, in order.
@@ -88,6 +88,6 @@ pub(super) struct LinkState {
     pub(super) clean_end: bool,
     pub(super) keep_alive: Option<Duration>,
     pub(super) last_received: Instant,
-    /// MQTT 5: the client wants reasons in words.
+    /// MQTT 5: the client requested reason strings.
     pub(super) problem_information: bool,
 }

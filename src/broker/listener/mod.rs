@@ -40,7 +40,7 @@ use tokio::task::LocalSet;
 
 use crate::broker::frame::{Framer, Violation};
 use crate::broker::memory::Subscription;
-use crate::gateway::intake::{Context, PACKET_LEN_MAX};
+use crate::gateway::intake::{IntakeContext, PACKET_LEN_MAX};
 
 use hub::{
     CONNECT_TIMEOUT, CONNECTIONS_MAX, Hub, Link, LinkState, PENDING_MAX, READ_LEN, RECEIVE_MAX,
@@ -49,7 +49,7 @@ use hub::{
 use publish::{Incoming, incoming};
 
 /// Serves `listener` until `stop` turns true; then says goodbye and returns.
-pub async fn serve(listener: TcpListener, context: Context, mut stop: watch::Receiver<bool>) {
+pub async fn serve(listener: TcpListener, context: IntakeContext, mut stop: watch::Receiver<bool>) {
     let hub = Rc::new(Hub {
         durable: context.writer.durable(),
         context,
@@ -237,7 +237,7 @@ async fn run(hub: &Rc<Hub>, link: &Rc<Link>) -> io::Result<()> {
             (state.closing, !state.out.is_empty(), deadline)
         };
         if closing {
-            // What was to be said was written as far as the socket took it.
+            // The answer was written as far as the socket accepted it.
             return Ok(());
         }
         let full = hub.pending.borrow().len() >= PENDING_MAX;
@@ -327,7 +327,7 @@ impl Hub {
     /// Ends a connection whose client broke the protocol.
     fn malformed(self: &Rc<Self>, link: &Rc<Link>, violation: Violation) {
         self.context.telemetry.mqtt_violations.inc();
-        let remedy = "look what the client sends; it is told the reason where the version has one";
+        let remedy = "check what the client sends; MQTT 5 clients receive the reason";
         tracing::warn!(
             peer = %link.peer.ip(),
             remedy,
@@ -335,7 +335,7 @@ impl Hub {
         );
         let reason = match violation {
             Violation::UnsupportedVersion => {
-                // Answered in the words of 3.1.1, which every client knows.
+                // Answered as in 3.1.1, which every client knows.
                 self.push_bytes(link, &[0x20, 2, 0, 1]);
                 return self.close(link);
             }
@@ -521,7 +521,7 @@ impl Hub {
         self.disconnect(link, reason);
     }
 
-    /// Says why, where the version has words for it, and closes.
+    /// Sends the reason, if the version has a reason code for it, and closes.
     fn disconnect(self: &Rc<Self>, link: &Rc<Link>, reason: DisconnectReasonCode) {
         let (version, connected) = {
             let state = link.state.borrow();

@@ -106,8 +106,8 @@ impl Hub {
     pub(super) fn drain(self: &Rc<Self>) {
         let durable = self.durable.borrow().clone();
         if durable.failed.is_some() {
-            let lost: Vec<Pending> = self.pending.borrow_mut().drain(..).collect();
-            for pending in lost {
+            let unsaved: Vec<Pending> = self.pending.borrow_mut().drain(..).collect();
+            for pending in unsaved {
                 self.context.telemetry.readings_not_stored.inc();
                 self.violation(&pending.link, DisconnectReasonCode::ImplementationSpecificError);
             }
@@ -163,15 +163,15 @@ impl Hub {
                 sender: will.message.sender.clone(),
             }),
         };
-        // A node's last word is heard like its others. What became of it has nobody to be told.
-        let told = take_reading(
+        // A will is handled like any other message; its result has no receiver.
+        let taken = take_reading(
             &self.context,
             &message.topic,
             message.payload.as_slice(),
             false,
             &"a will",
         );
-        if matches!(told, Taken::Staged(_)) {
+        if matches!(taken, Taken::Staged(_)) {
             self.staged.notify_one();
         }
         self.keep_retained(&message);
@@ -189,7 +189,7 @@ pub(super) struct Incoming<'a> {
     pub(super) properties: &'a [Property],
 }
 
-/// A PUBLISH of either version, which have the same words for it and no type in common.
+/// A PUBLISH of either version: both have the same fields and no type in common.
 macro_rules! incoming {
     ($publish:ident, $properties:expr) => {
         Incoming {

@@ -1051,11 +1051,11 @@ const MANY: (usize, u64) = (10_000, 4);
 
 #[test]
 fn windows_of_ten_thousand_nodes_are_filled_by_one_pass_of_the_log() {
-    use crate::store::{Options, disk::Directory};
+    use crate::store::{StoreOptions, disk::Directory};
     use crate::writer::{Precondition, Request, Writer};
     let directory = tempfile::tempdir().unwrap();
     let disk = Arc::new(Directory::open(directory.path()).unwrap());
-    let (writer, _) = Writer::open(disk, Options::default(), Vec::new()).unwrap();
+    let (writer, _) = Writer::open(disk, StoreOptions::default(), Vec::new()).unwrap();
     let start = 1_700_000_000 * S;
     let thing = json!({"attributes": {"labels": {"room": "north"}}});
     let submit = |n: usize, change: TwinChange, time_us: i64| {

@@ -41,7 +41,7 @@ pub enum Truth {
     True,
     /// It does not.
     False,
-    /// The fact in this slot is missing; [`NO_SLOT`] where none is to blame.
+    /// The fact in this slot is missing; [`NO_SLOT`] if no fact is missing.
     Unknown(u16),
 }
 

@@ -32,7 +32,7 @@ impl<'a> Checker<'a, '_> {
             let at = |field: &'static str| ["spec", "derive", target.as_str(), field];
             if (function == DeriveFunction::Quantile) != derivation.q.is_some() {
                 let message = match derivation.q {
-                    None => "`quantile` needs `q`, which quantile it is".to_owned(),
+                    None => "`quantile` needs `q`, the quantile from 0 to 1".to_owned(),
                     Some(_) => format!("`{}` takes no `q`", function.name()),
                 };
                 self.error(Code::Contradiction, &at("fn"), message);
@@ -159,7 +159,7 @@ fn report_cycle(index: &Index<'_>, cycle: &[usize], diagnostics: &mut Vec<Diagno
     let message = if names.len() == 2 {
         format!("{} is a member of itself", item.words())
     } else {
-        format!("{} is, over others, a member of itself: {}", item.words(), names.join(" has "))
+        format!("{} is, through others, a member of itself: {}", item.words(), names.join(" has "))
     };
     diagnostics.push(
         Diagnostic::error(Code::Cycle, item.file, region, message)

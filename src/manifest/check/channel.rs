@@ -1,6 +1,6 @@
 //! Channels: their alternatives exist.
 //!
-//! Not here: who talks on them (`transmission`).
+//! Not here: who transmits on them (`transmission`).
 
 use super::checker::Checker;
 use crate::kinds::ChannelSpec;
@@ -15,7 +15,7 @@ impl Checker<'_, '_> {
                 self.error(
                     Code::Contradiction,
                     &path,
-                    format!("`{name}` is no alternative to itself"),
+                    format!("`{name}` lists itself as an alternative"),
                 );
             }
         }

@@ -3,13 +3,13 @@
 use super::index::{Index, Item};
 use crate::manifest::diagnostic::{Code, Diagnostic};
 use crate::manifest::source::Source;
-use crate::manifest::yaml::Node;
+use crate::manifest::yaml::YamlNode;
 
 /// Checks one object.
 pub(super) struct Checker<'a, 'i> {
     pub(super) index: &'i Index<'a>,
     pub(super) item: &'i Item<'a>,
-    pub(super) root: &'a Node,
+    pub(super) root: &'a YamlNode,
     pub(super) sources: &'a [Source],
     pub(super) diagnostics: &'i mut Vec<Diagnostic>,
     /// The last diagnostic that was not worth reporting.

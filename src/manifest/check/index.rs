@@ -15,7 +15,7 @@ use crate::kinds::{
 use crate::manifest::diagnostic::{Code, Diagnostic};
 use crate::manifest::draft::Draft;
 use crate::manifest::object::{Object, object_words};
-use crate::manifest::yaml::Node;
+use crate::manifest::yaml::YamlNode;
 
 /// The properties of a verdict, which services may use as inputs too.
 const VERDICT_PROPERTIES: &[&str] =
@@ -28,7 +28,7 @@ pub(super) struct Item<'a> {
     pub(super) name: &'a str,
     pub(super) file: &'a str,
     /// The document; none for a known object, which is not checked again.
-    pub(super) root: Option<&'a Node>,
+    pub(super) root: Option<&'a YamlNode>,
     pub(super) metadata: Option<&'a Metadata>,
     pub(super) spec: Option<&'a Spec>,
     /// What is left of a spec whose shape is wrong; checked, but nobody relies on it.

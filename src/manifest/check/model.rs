@@ -56,7 +56,7 @@ impl Checker<'_, '_> {
                 self.error(
                     Code::Contradiction,
                     &["spec", "inputs", &at],
-                    format!("`{input}` is an input twice"),
+                    format!("`{input}` is listed twice as an input"),
                 );
             }
         }
@@ -94,13 +94,14 @@ impl Checker<'_, '_> {
                     format!("the generator `environment` has no column `{}`", train.target);
                 self.error(Code::UnknownReference, &["spec", "train", "target"], message)
                     .help
-                    .push("its answers are in `label`".to_owned());
+                    .push("its labels are in `label`".to_owned());
             }
         }
         let share = train.test.as_percent();
         if share <= 0.0 || share >= 100.0 {
             let message =
-                "`test` leaves rows on both sides: more than 0% and less than 100%".to_owned();
+                "`test` must be more than 0% and less than 100%, so that both sides have rows"
+                    .to_owned();
             self.error(Code::OutOfRange, &["spec", "train", "test"], message);
         }
         let of = &train.parameters;
@@ -118,7 +119,7 @@ impl Checker<'_, '_> {
         ] {
             if given && owner != model.classifier {
                 let message = format!(
-                    "`{field}` is a setting of `{}`, and this model is `{}`",
+                    "`{field}` is a parameter of `{}`, and this model is `{}`",
                     owner.name(),
                     model.classifier.name()
                 );

@@ -14,7 +14,7 @@ impl Checker<'_, '_> {
             || rollout.service.is_some() != rollout.model.is_some()
         {
             let message = format!(
-                "{} needs either a `service` and the `model` that it gets, or a `profile`",
+                "{} needs either a `service` and its new `model`, or a `profile`",
                 self.item.words()
             );
             self.key_error(Code::Contradiction, &["spec"], message);

@@ -30,7 +30,9 @@ impl<'a> Checker<'a, '_> {
                 format!("{words} changes nothing"),
             )
             .help
-            .push("say what changes: `then: {program: interval, interval: 200ms}`".to_owned());
+            .push(
+                "add what changes, such as `then: {program: interval, interval: 200ms}`".to_owned(),
+            );
         }
         self.rule_conflicts(rule);
         self.transmission(&then.transmission, &["spec", "then"]);
@@ -82,7 +84,7 @@ impl<'a> Checker<'a, '_> {
             }
             let Some(field) = common_field(rule, theirs) else { continue };
             let message = format!(
-                "{} and {}{} both set `{field}` with priority {}, differently",
+                "{} and {}{} both set `{field}`, to different values and with the same priority {}",
                 self.item.words(),
                 other.words(),
                 other.place(),
@@ -99,7 +101,7 @@ impl<'a> Checker<'a, '_> {
             let first = me.min((other.namespace, other.name)).1;
             let diagnostic =
                 Diagnostic::warning(Code::RulesConflict, self.item.file, region, message)
-                    .help(format!("`{first}` wins, by its name; give one a greater `priority`"));
+                    .help(format!("`{first}` wins by its name; give one a higher `priority`"));
             self.push(diagnostic, path);
         }
     }

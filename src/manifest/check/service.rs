@@ -13,15 +13,19 @@ impl Checker<'_, '_> {
     pub(super) fn service(&mut self, service: &ServiceSpec) {
         let words = self.item.words();
         if service.model.is_none() && service.process.is_none() && !service.external {
-            self.key_error(Code::Contradiction, &["spec"], format!("{words} runs nowhere"))
-                .help
-                .push("give it a `model`, a `process`, or `external: true`".to_owned());
+            self.key_error(
+                Code::Contradiction,
+                &["spec"],
+                format!("{words} has neither a `model` nor a `process`, and is not `external`"),
+            )
+            .help
+            .push("add a `model`, a `process`, or `external: true`".to_owned());
         }
         if service.inputs.is_empty() && !service.external {
             self.key_error(Code::MissingField, &["spec"], format!("{words} has no `inputs`"))
                 .help
                 .push(
-                    "name the twin properties that it judges: `inputs: [environment/temperature]`"
+                    "name the twin properties that it reads: `inputs: [environment/temperature]`"
                         .to_owned(),
                 );
         }
@@ -29,14 +33,14 @@ impl Checker<'_, '_> {
             self.error(
                 Code::OutOfRange,
                 &["spec", "timeout"],
-                format!("`timeout` of {words} is more than nothing"),
+                format!("`timeout` of {words} must be greater than 0"),
             );
         }
         if service.lease.as_ms() < 1000 {
             self.error(
                 Code::OutOfRange,
                 &["spec", "lease"],
-                format!("`lease` of {words} is at least 1s"),
+                format!("`lease` of {words} must be at least 1s"),
             );
         }
         if let Some(name) = &service.model

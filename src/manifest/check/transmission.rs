@@ -44,7 +44,7 @@ impl Checker<'_, '_> {
             for (given, field) in [(t.pmin.is_some(), "pmin"), (t.pmax.is_some(), "pmax")] {
                 if given {
                     let message = format!(
-                        "`interval` means `pmin` and `pmax` together, so `{field}` contradicts it"
+                        "`interval` sets `pmin` and `pmax` together, so `{field}` contradicts it"
                     );
                     self.key_error(Code::BadBounds, &at(field), message)
                         .help
@@ -56,7 +56,7 @@ impl Checker<'_, '_> {
             self.error(
                 Code::OutOfRange,
                 &at("interval"),
-                "`interval` is more than nothing".to_owned(),
+                "`interval` must be greater than 0".to_owned(),
             );
         }
         if let Some(program) = &t.program {

@@ -1,6 +1,6 @@
-//! Twins and TwinSets: their model has what their services, profile and wishes ask of it.
+//! Twins and TwinSets: their model has what their services, profile and desired values need.
 //!
-//! Not here: how they talk (`transmission`), the services themselves (`service`).
+//! Not here: how they transmit (`transmission`), the services themselves (`service`).
 
 use std::collections::HashSet;
 
@@ -171,8 +171,7 @@ impl<'a> Checker<'a, '_> {
             }
             Found::Property(property) => {
                 if property.read_only {
-                    let message =
-                        format!("`{path}` cannot be set: its model says that it is read only");
+                    let message = format!("`{path}` cannot be set: it is read-only in its model");
                     self.key_error(Code::ReadOnly, steps, message).help.push(
                         "an actuator's property has `readOnly: false` in the TwinModel".to_owned(),
                     );

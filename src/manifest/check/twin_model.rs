@@ -43,7 +43,7 @@ impl Checker<'_, '_> {
                 }
                 if property.values.is_some() && property.value_type != ValueType::String {
                     let message = format!(
-                        "`{name}` is {}, so its words have no effect",
+                        "`{name}` is {}, so its `enum` has no effect",
                         property.value_type.name()
                     );
                     self.warning(Code::Unused, &at("enum"), message);
@@ -55,10 +55,10 @@ impl Checker<'_, '_> {
     /// Features and properties share a message with its own members.
     fn not_reserved(&mut self, name: &str, path: &[&str]) {
         if RESERVED.contains(&name) {
-            let message = format!("`{name}` has a meaning of its own in a node's messages");
+            let message = format!("`{name}` is reserved in a node's messages");
             self.key_error(Code::BadName, path, message)
                 .help
-                .push(format!("the names taken are {}", list_words(RESERVED.iter().copied())));
+                .push(format!("the reserved names are {}", list_words(RESERVED.iter().copied())));
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The words that firmware and the edge share: programs, answers, events, causes of a start.
+//! The vocabulary that firmware and the edge share: programs, results of commands, events, causes of a
+//! restart.
 //!
 //! Not here: the operations of commands (`command`), which have arguments.
 
@@ -6,15 +7,15 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Declares an enum of wire words with `as_str`, `FromStr` and serde; a word that is not known is
+/// Declares an enum of names on the wire with `as_str`, `From<&str>` and serde; an unknown name is
 /// kept as it is.
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
+macro_rules! vocabulary {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $name_on_wire:literal,)* }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash)]
         pub enum $name {
             $($(#[$doc])* $variant,)*
-            /// A word that this version does not know.
+            /// A name that this version does not know.
             Other(String),
         }
 
@@ -22,16 +23,16 @@ macro_rules! words {
             /// As written on the wire.
             pub fn as_str(&self) -> &str {
                 match self {
-                    $(Self::$variant => $word,)*
-                    Self::Other(word) => word,
+                    $(Self::$variant => $name_on_wire,)*
+                    Self::Other(name) => name,
                 }
             }
         }
 
         impl From<&str> for $name {
-            fn from(word: &str) -> Self {
-                match word {
-                    $($word => Self::$variant,)*
+            fn from(name: &str) -> Self {
+                match name {
+                    $($name_on_wire => Self::$variant,)*
                     other => Self::Other(other.to_owned()),
                 }
             }
@@ -57,7 +58,7 @@ macro_rules! words {
     };
 }
 
-words! {
+vocabulary! {
     /// A data-transmission program in a node's firmware.
     Program {
         /// A sample every period.
@@ -71,8 +72,8 @@ words! {
     }
 }
 
-words! {
-    /// What a node answers to a command.
+vocabulary! {
+    /// The result of a command, in a node's acknowledgement.
     AckStatus {
         /// Done.
         Ok = "ok",
@@ -84,17 +85,17 @@ words! {
         Crc = "crc",
         /// Not now.
         Busy = "busy",
-        /// Past its time to live.
+        /// Its time to live is over.
         Late = "late",
         /// Not permitted.
         Denied = "denied",
     }
 }
 
-words! {
-    /// What a node reports by itself.
+vocabulary! {
+    /// An event that a node reports by itself.
     EventKind {
-        /// Nothing came from the edge for a whole lease: the safe program runs.
+        /// No message arrived from the edge for a whole lease: the safe program runs.
         Lease = "lease",
         /// Samples were overwritten before they were sent; `lost` counts them since boot.
         Overflow = "overflow",
@@ -109,10 +110,10 @@ words! {
     }
 }
 
-words! {
-    /// Why a node started.
+vocabulary! {
+    /// The cause of a node's restart.
     Cause {
-        /// Power came.
+        /// Power on.
         Power = "power",
         /// The reset pin, or the `reset` command.
         External = "ext",
