@@ -2,7 +2,7 @@
 #include <Arduino.h>
 #include <EEPROM.h>
 #include "et_core.h"
-#include "et_sensors.h"
+#include "et_parts.h"
 #if ET_LINK_SERIAL
 #include "et_serial.h"
 #else

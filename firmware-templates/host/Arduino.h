@@ -36,6 +36,12 @@ bool et_host_value(uint8_t property, int32_t &value);
 // What is left in the battery, in place of what its pin would say.
 bool et_host_battery(uint8_t &percent);
 
+// Emulated parts, at a pin or at an address of the I2C bus; `et_host_attach_all` is of the sketch.
+namespace emulated { class Part; }
+void et_host_attach_all();
+void et_host_attach(uint8_t place, bool bus, emulated::Part &part);
+emulated::Part *et_host_on_bus(uint8_t address);
+
 struct EspClass {
   void restart();
 };

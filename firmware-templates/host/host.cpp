@@ -1,11 +1,13 @@
 // The board that is a process. Its inputs are lines on standard input, taken as they come:
 //   analog PIN MILLIVOLTS     swing PIN MILLIVOLTS (from one reading to the next)
-//   digital PIN 0|1           dht PIN TEMPERATURE HUMIDITY (tenths; `dht PIN off`: no answer)
+//   digital PIN 0|1
+//   part PLACE QUANTITY=VALUE ... (the emulated part at this pin or I2C address: `part 0x23 light=300`)
+//   part PLACE off|on|EVENT
 //   value PROPERTY UNITS (by number and in fixed point, in place of its sensor)
 //   battery PERCENT (in place of its pin)   rssi DBM (at the start what ET_RSSI says, else -60)
 //   network SSID up|down      hang        quit
 // With ET_QUIT_AT_END the process ends with its input, and waits for the first of it.
-// and what it does with its outputs it says on standard output: `digital PIN LEVEL`, `duty PIN DUTY`.
+// It prints what it does with its outputs: `digital PIN LEVEL`, `duty PIN DUTY`.
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -21,6 +23,8 @@
 #include "Arduino.h"
 #include "EEPROM.h"
 #include "WiFi.h"
+#include "Wire.h"
+#include "et_emulated.h"
 
 void setup();
 void loop();
@@ -29,6 +33,7 @@ EspClass ESP;
 HardwareSerial Serial;
 EEPROMClass EEPROM;
 WiFiClass WiFi;
+TwoWire Wire;
 
 namespace {
 
@@ -42,15 +47,17 @@ int32_t value_is[16];
 int battery_is = -1;
 int rssi_is = 0;
 
-struct Dht {
-  bool there, asked;
-  int temperature, humidity;
-  // While a frame is read, time is counted in calls: the waveform is the same on a busy machine.
-  int at;
-  uint8_t wave[90];
-  int edges;
-} dhts[PINS];
-int dht_reading = -1;
+// What is attached to pins and, above them, to I2C addresses.
+const int ADDRESSES = 128;
+emulated::Part *attached[PINS + ADDRESSES];
+
+// The answer of a part on one wire. While it is read, time is counted in calls: the waveform is the
+// same on a busy machine.
+struct Answer {
+  int pin, at, edges;
+  uint8_t spans[90];
+} answer = {-1, 0, 0, {0}};
+bool output[PINS];
 unsigned long counted_us = 0;
 
 struct Network {
@@ -68,34 +75,21 @@ const int64_t started_us = clock_us();
 
 bool pin_is_good(int pin) { return pin >= 0 && pin < PINS; }
 
-void frame(int pin) {
-  Dht &dht = dhts[pin];
-  // Both kinds of sensor are answered in the form of a DHT22; ET_DHT11 asks for the other.
-  uint8_t bytes[5];
-  if (getenv("ET_DHT11")) {
-    bytes[0] = static_cast<uint8_t>(dht.humidity / 10);
-    bytes[1] = static_cast<uint8_t>(dht.humidity % 10);
-    bytes[2] = static_cast<uint8_t>(abs(dht.temperature) / 10);
-    bytes[3] = static_cast<uint8_t>(abs(dht.temperature) % 10 | (dht.temperature < 0 ? 0x80 : 0));
-  } else {
-    bytes[0] = static_cast<uint8_t>(dht.humidity >> 8);
-    bytes[1] = static_cast<uint8_t>(dht.humidity);
-    bytes[2] = static_cast<uint8_t>(abs(dht.temperature) >> 8 | (dht.temperature < 0 ? 0x80 : 0));
-    bytes[3] = static_cast<uint8_t>(abs(dht.temperature));
+emulated::Part *part_at(int pin) { return pin_is_good(pin) && attached[pin] ? attached[pin] : NULL; }
+
+// `part PLACE QUANTITY=VALUE ...` or `part PLACE EVENT`.
+void tell_part(char *place, char *words) {
+  const bool bus = !strncmp(place, "0x", 2);
+  const long number = strtol(place, NULL, 0);
+  if (number < 0 || number >= (bus ? ADDRESSES : PINS)) return;
+  emulated::Part *part = attached[bus ? PINS + number : number];
+  if (!part) return;
+  for (char *word = strtok(words, " "); word; word = strtok(NULL, " ")) {
+    char *value = strchr(word, '=');
+    if (value) *value++ = 0;
+    if (value) part->set(word, atof(value));
+    else part->event(word);
   }
-  bytes[4] = static_cast<uint8_t>(bytes[0] + bytes[1] + bytes[2] + bytes[3]);
-  dht.edges = 0;
-  dht.wave[dht.edges++] = 30;  // high, low, high, and then low and high for each bit
-  dht.wave[dht.edges++] = 80;
-  dht.wave[dht.edges++] = 80;
-  for (int bit = 0; bit < 40; bit++) {
-    dht.wave[dht.edges++] = 50;
-    dht.wave[dht.edges++] = bytes[bit / 8] >> (7 - bit % 8) & 1 ? 70 : 26;
-  }
-  dht.wave[dht.edges++] = 50;
-  dht.at = 0;
-  counted_us = static_cast<unsigned long>(clock_us() - started_us);
-  dht_reading = pin;
 }
 
 void obey(char *line) {
@@ -109,6 +103,8 @@ void obey(char *line) {
       return;
     }
   }
+  int begin = 0;
+  if (sscanf(line, "part %15s %n", word, &begin) == 1 && begin) return tell_part(word, line + begin);
   if (!strcmp(line, "quit")) _exit(0);
   if (!strcmp(line, "hang")) {
     // The watchdog of a board: after its time the process starts anew.
@@ -130,11 +126,6 @@ void obey(char *line) {
   if (!strcmp(word, "analog")) millivolts[pin] = a;
   if (!strcmp(word, "swing")) swings[pin] = a;
   if (!strcmp(word, "digital")) levels[pin] = a;
-  if (!strcmp(word, "dht")) {
-    dhts[pin].there = strcmp(text, "off") != 0;
-    dhts[pin].temperature = a;
-    dhts[pin].humidity = b;
-  }
 }
 
 void take_input() {
@@ -183,7 +174,7 @@ bool et_host_battery(uint8_t &percent) {
 }
 
 unsigned long millis() { return static_cast<unsigned long>(static_cast<uint32_t>((clock_us() - started_us) / 1000)); }
-unsigned long micros() { return dht_reading >= 0 ? counted_us : static_cast<unsigned long>(clock_us() - started_us); }
+unsigned long micros() { return answer.pin >= 0 ? counted_us : static_cast<unsigned long>(clock_us() - started_us); }
 void delay(unsigned long ms) { usleep(static_cast<useconds_t>(ms * 1000)); }
 void enableLoopWDT() {}
 
@@ -198,31 +189,50 @@ void EspClass::restart() {
   _exit(1);
 }
 
+void et_host_attach(uint8_t place, bool bus, emulated::Part &part) {
+  if (place < (bus ? ADDRESSES : PINS)) attached[bus ? PINS + place : place] = &part;
+}
+emulated::Part *et_host_on_bus(uint8_t address) { return address < ADDRESSES ? attached[PINS + address] : NULL; }
+
+// A pin that was an output and becomes an input ends a start pulse.
 void pinMode(uint8_t pin, uint8_t mode) {
-  if (mode == OUTPUT) {
-    dhts[pin].asked = true;
-  } else if (dhts[pin].asked && dhts[pin].there) {
-    dhts[pin].asked = false;
-    frame(pin);
-  }
+  if (!pin_is_good(pin)) return;
+  // The last edge of an answer is not waited for: time goes on as soon as anything else is done.
+  answer.pin = -1;
+  const bool pulse = output[pin] && mode != OUTPUT;
+  output[pin] = mode == OUTPUT;
+  emulated::Part *part = part_at(pin);
+  if (!pulse || !part || part->off()) return;
+  answer.edges = part->answer(answer.spans);
+  if (!answer.edges) return;
+  answer.at = 0;
+  answer.pin = pin;
+  counted_us = static_cast<unsigned long>(clock_us() - started_us);
 }
 
 int digitalRead(uint8_t pin) {
-  if (dht_reading == pin) {
-    Dht &dht = dhts[pin];
+  if (answer.pin == pin) {
     counted_us++;
     // Starts high, and every edge turns it.
-    if (dht.wave[dht.at] == 0 || --dht.wave[dht.at] == 0) dht.at++;
-    if (dht.at >= dht.edges) dht_reading = -1;
-    return dht.at % 2 == 0;
+    if (answer.spans[answer.at] == 0 || --answer.spans[answer.at] == 0) answer.at++;
+    if (answer.at >= answer.edges) answer.pin = -1;
+    return answer.at % 2 == 0;
   }
-  if (dhts[pin].there || dhts[pin].asked) return HIGH;
-  return levels[pin];
+  // A line on which a part answers is high while it does not.
+  uint8_t spans[90];
+  emulated::Part *part = part_at(pin);
+  if (part && part->answer(spans)) return HIGH;
+  return part && part->given() ? part->level() : levels[pin];
 }
 
 void digitalWrite(uint8_t pin, uint8_t level) {
-  if (!dhts[pin].asked && levels[pin] != level) printf("digital %d %d\n", pin, level);
-  if (!dhts[pin].asked) levels[pin] = level;
+  if (!pin_is_good(pin) || levels[pin] == level) return;
+  levels[pin] = level;
+  // The start pulse of a part with an answer is nobody's output.
+  uint8_t spans[90];
+  emulated::Part *part = part_at(pin);
+  if (part && part->answer(spans)) return;
+  printf("digital %d %d\n", pin, level);
   fflush(stdout);
 }
 
@@ -232,18 +242,47 @@ void analogWrite(uint8_t pin, int duty) {
 }
 
 int analogRead(uint8_t pin) {
-  int level = millivolts[pin];
-  if (swings[pin]) {
+  double level = millivolts[pin];
+  emulated::Part *part = part_at(pin);
+  if (part && part->given()) {
+    level = part->off() ? 0 : part->millivolts(ADC_MILLIVOLTS);
+  } else if (swings[pin]) {
     upward[pin] = !upward[pin];
     level += upward[pin] ? swings[pin] / 2 : -swings[pin] / 2;
   }
-  const int raw = level * ADC_MAX / ADC_MILLIVOLTS;
+  const int raw = static_cast<int>(level * ADC_MAX / ADC_MILLIVOLTS);
   return raw < 0 ? 0 : raw > ADC_MAX ? ADC_MAX : raw;
 }
 
 int HardwareSerial::available() { return 0; }
 int HardwareSerial::read() { return -1; }
 size_t HardwareSerial::write(uint8_t byte) { return fwrite(&byte, 1, 1, stdout); }
+
+// ---- I2C ----------------------------------------------------------------------------------------
+
+void TwoWire::beginTransmission(uint8_t address) {
+  address_ = address;
+  len_ = 0;
+}
+size_t TwoWire::write(uint8_t byte) {
+  if (len_ >= sizeof buffer_) return 0;
+  buffer_[len_++] = byte;
+  return 1;
+}
+// As on boards: 2 if nothing is at the address, 3 if what is there refuses the bytes.
+uint8_t TwoWire::endTransmission() {
+  emulated::Part *part = et_host_on_bus(address_);
+  if (!part || part->off()) return 2;
+  return part->take(buffer_, len_, static_cast<uint32_t>(millis())) ? 0 : 3;
+}
+uint8_t TwoWire::requestFrom(uint8_t address, uint8_t len) {
+  emulated::Part *part = et_host_on_bus(address);
+  len_ = at_ = 0;
+  if (!part || part->off() || len > sizeof buffer_) return 0;
+  if (part->give(buffer_, len, static_cast<uint32_t>(millis()))) len_ = len;
+  return len_;
+}
+int TwoWire::read() { return at_ < len_ ? buffer_[at_++] : -1; }
 
 // ---- permanent memory -------------------------------------------------------------------------
 
@@ -351,6 +390,7 @@ uint8_t WiFiClient::connected() {
 
 int main(int, char **argv) {
   arguments = argv;
+  et_host_attach_all();
   if (getenv("ET_QUIT_AT_END")) {
     pollfd first = {0, POLLIN, 0};
     poll(&first, 1, 1000);

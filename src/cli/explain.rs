@@ -6,14 +6,15 @@ use super::output::{Format, Output};
 use super::{CliError, ErrorKind, Global, Outcome};
 use crate::base::text::suggest;
 use crate::cacc::expr::reference::{Entry, REFERENCE};
-use crate::kinds::Kind;
+use crate::kinds::{Connection, Kind, Part, Quantity, Setting};
 use crate::manifest::Code;
 use crate::manifest::schema::{self, Explanation};
 
 /// Explain a kind, a field, a code, the expressions of rules, or how a node transmits and why
 ///
 /// Without an argument, lists the kinds; `edgetwin explain codes` lists the codes, and `edgetwin
-/// explain expressions` what a rule's `when` can name and call. `edgetwin explain node
+/// explain expressions` what a rule's `when` can name and call,
+/// `edgetwin explain parts` the sensors and actuators. `edgetwin explain node
 /// NAMESPACE/NAME` asks the runtime which rules are active for a node and what each of them sets.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -21,7 +22,7 @@ use crate::manifest::schema::{self, Explanation};
                         edgetwin explain ET0203\n  edgetwin explain node lab/north-1"
 )]
 pub(super) struct Args {
-    /// KIND, KIND.field.field, ETxxxx, codes, expressions or node
+    /// KIND, KIND.field.field, ETxxxx, codes, expressions, parts, a part or node
     #[arg(value_name = "WHAT")]
     what: Option<String>,
     /// The node: NAMESPACE/NAME, or NAME with -n
@@ -53,6 +54,18 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
     }
     if matches!(what.as_str(), "expressions" | "expression" | "functions") {
         expressions(output);
+        return Ok(Outcome::Done);
+    }
+    if what == "parts" {
+        parts(output);
+        return Ok(Outcome::Done);
+    }
+    if let Some(part) = Part::find(&what.to_lowercase()) {
+        match output.format() {
+            Format::Json => output.json(&json!(part)),
+            Format::Yaml => output.yaml(&json!(part)),
+            _ => output.text(&render_part(part, output.colour_stdout())),
+        }
         return Ok(Outcome::Done);
     }
     let like_code = what.len() >= 3
@@ -176,6 +189,71 @@ fn codes(output: &mut Output) {
             output.table(&["CODE", "MISTAKE"], &rows);
         }
     }
+}
+
+fn parts(output: &mut Output) {
+    match output.format() {
+        Format::Name => Part::all().iter().for_each(|part| output.line(&part.name)),
+        Format::Json => output.json(&json!({ "kind": "List", "items": Part::all() })),
+        Format::Yaml => output.yaml(&json!({ "kind": "List", "items": Part::all() })),
+        Format::Table | Format::Wide => {
+            let rows: Vec<Vec<String>> = Part::all()
+                .iter()
+                .map(|part| vec![part.name.clone(), connected(part), part.summary.clone()])
+                .collect();
+            output.table(&["PART", "CONNECTED TO", "WHAT IT IS"], &rows);
+        }
+    }
+}
+
+/// Where a part is connected.
+fn connected(part: &Part) -> String {
+    match part.connection {
+        Connection::Analog => "analog pin".to_owned(),
+        Connection::Digital => "digital pin".to_owned(),
+        Connection::I2c => {
+            let addresses = part.addresses.iter().map(|address| format!("{address:#04x}"));
+            format!("I2C, {}", addresses.collect::<Vec<_>>().join(" or "))
+        }
+    }
+}
+
+fn render_part(part: &Part, colour: bool) -> String {
+    let (bold, reset) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let kind = if part.is_sensor() { "sensor" } else { "actuator" };
+    let mut text = format!(
+        "{bold}{}{reset}  <{kind}, {}>\n\n{}\n\n",
+        part.name,
+        connected(part),
+        wrap(&part.summary, 0)
+    );
+    if part.is_sensor() {
+        text += "Measures:\n";
+    }
+    for Quantity { quantity, unit, minimum, maximum, .. } in &part.measures {
+        let unit = unit.as_deref().map(|unit| format!("  <{unit}>")).unwrap_or_default();
+        let range = match (minimum, maximum) {
+            (Some(least), Some(most)) => format!("  from {least} to {most}"),
+            _ => String::new(),
+        };
+        text += &format!("  {bold}{quantity}{reset}{unit}{range}\n");
+    }
+    for setting in &part.sets {
+        text += match setting {
+            Setting::Boolean => "Set by a property that is true or false.\n",
+            Setting::Number => "Set by a number, from its minimum to its maximum.\n",
+        };
+    }
+    if let Some(period) = part.period {
+        text += &format!(
+            "\nRead every {} ms; `period` can be {} ms or more.\n",
+            period.default, period.least
+        );
+    }
+    text + &format!(
+        "\nTakes about {} bytes of flash and {} of RAM on an Uno.\n",
+        part.cost.flash, part.cost.ram
+    )
 }
 
 fn to_json(explanation: &Explanation) -> serde_json::Value {

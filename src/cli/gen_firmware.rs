@@ -85,6 +85,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
             "profile": firmware.profile,
             "board": firmware.board.name,
             "folder": folder.display().to_string(),
+            "parts": firmware.parts(),
             "files": files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(),
             "flash": firmware.flash,
             "ram": firmware.ram,

@@ -5,17 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::problem::{Fault, Field, Problems};
-use crate::kinds::{Board as BoardName, Pin, Transport};
-
-const BOARDS: [(BoardName, &str); 2] = [
-    (BoardName::Uno, include_str!("../../firmware-templates/boards/uno.yaml")),
-    (BoardName::Esp32, include_str!("../../firmware-templates/boards/esp32.yaml")),
-];
+use crate::kinds::{BOARDS, BoardName, Connection, Pin, Transport, read};
 
 /// A board that firmware is made for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Board {
+    /// What it is.
+    pub summary: String,
     /// As in a NodeProfile.
     pub name: String,
     pub(super) fqbn: String,
@@ -37,6 +34,8 @@ pub struct Board {
     pub(super) groups: u32,
     pub(super) ring: u32,
     pub(super) cost: Cost,
+    #[serde(default)]
+    pub(super) i2c: Option<Bus>,
     pub(super) pins: Pins,
 }
 
@@ -52,9 +51,9 @@ pub(super) struct Adc {
 pub(super) struct Cost {
     pub(super) flash: u64,
     pub(super) ram: u64,
-    pub(super) flash_of_part: u64,
     pub(super) ram_of_property: u64,
-    pub(super) ram_of_part: u64,
+    /// How much more than on an Uno a part takes.
+    pub(super) part: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,22 +66,34 @@ pub(super) struct Pins {
     pub(super) reserved: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum PinKind {
-    Analog,
-    Digital,
+/// The I2C bus of a board.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bus {
+    pub(super) sda: String,
+    pub(super) scl: String,
+    pub(super) flash: u64,
+    pub(super) ram: u64,
+}
+
+/// Where a part is connected.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Place {
+    /// As printed on the board.
+    pub(super) name: String,
+    /// The number that C++ takes.
+    pub(super) number: u8,
 }
 
 /// The names of the boards that firmware is made for.
-pub(super) fn made_for() -> String {
-    BOARDS.map(|(board, _)| format!("{board:?}").to_lowercase()).join(", ")
+pub(super) fn board_names() -> impl Iterator<Item = &'static str> {
+    BOARDS.iter().map(|(name, _)| *name)
 }
 
 /// The board's description, if firmware is made for it.
-pub fn board(name: BoardName) -> Option<Board> {
-    let (_, text) = BOARDS.iter().find(|(board, _)| *board == name)?;
-    Some(serde_yaml::from_str(text).unwrap_or_else(|error| unreachable!("boards/*.yaml: {error}")))
+pub fn board(name: &BoardName) -> Option<Board> {
+    let (name, text) = BOARDS.iter().find(|(known, _)| *known == name.as_str())?;
+    Some(read(text, name))
 }
 
 fn pin_text(pin: &Pin) -> String {
@@ -96,11 +107,11 @@ fn pin_text(pin: &Pin) -> String {
 pub(super) fn pin(
     board: &Board,
     given: Option<&Pin>,
-    kind: PinKind,
+    connection: Connection,
     label: &str,
     field: impl Fn(&'static str) -> Field,
     problems: &mut Problems,
-) -> Option<(String, u8)> {
+) -> Option<Place> {
     let Some(given) = given else {
         problems.always(Fault::BadPin, field("type"), &format!("this {label} has no `pin`"));
         return None;
@@ -109,12 +120,12 @@ pub(super) fn pin(
     if board.core == "esp32" && name.bytes().all(|b| b.is_ascii_digit()) {
         name = format!("GPIO{name}");
     }
-    let (can, what) = match kind {
-        PinKind::Analog => (&board.pins.analog, "measure a voltage"),
-        PinKind::Digital => (&board.pins.digital, "be high or low"),
+    let (can, what) = match connection {
+        Connection::Analog => (&board.pins.analog, "measure a voltage"),
+        Connection::Digital | Connection::I2c => (&board.pins.digital, "be high or low"),
     };
     if let Some(number) = can.get(&name) {
-        return Some((name, *number));
+        return Some(Place { name, number: *number });
     }
     let mut list: Vec<(&String, &u8)> = can.iter().collect();
     list.sort_by_key(|(_, number)| **number);
@@ -133,16 +144,16 @@ pub(super) fn pin(
 
 pub(super) fn is_free(
     taken: &mut BTreeMap<u8, String>,
-    pin: &(String, u8),
+    place: &Place,
     label: &str,
     field: Field,
     problems: &mut Problems,
 ) -> bool {
-    if let Some(holder) = taken.get(&pin.1) {
-        let message = format!("`{}` is taken by the {holder} above", pin.0);
+    if let Some(holder) = taken.get(&place.number) {
+        let message = format!("`{}` is taken by the {holder} above", place.name);
         problems.always(Fault::PinTwice, field, &message);
         return false;
     }
-    taken.insert(pin.1, label.to_owned());
+    taken.insert(place.number, label.to_owned());
     true
 }

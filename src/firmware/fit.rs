@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::board::{Board, PinKind, is_free, pin};
-use super::part::{Curve, Driver, Part, driver, part_name, part_names, parts};
-use super::plan::ms;
+use super::board::{Board, Place, is_free, pin};
+use super::part::{Driver, driver};
 use super::problem::{Fault, Field, Problems};
+use super::property::{Property, fixed, ms};
+use crate::base::text::suggest;
 use crate::base::units::PropertyPath;
 use crate::kinds::{
-    ActuatorPart, BatterySpec, NodeProfileSpec, PropertyModel, TwinModelSpec, ValueType,
+    ActuatorSpec, BatterySpec, Connection, Conversion, Cost, NodeProfileSpec, Part, PropertyModel,
+    Quantity, SensorSpec, Setting, TwinModelSpec, ValueType,
 };
 
 /// Longest name of a feature or property in firmware, bytes.
@@ -22,113 +24,47 @@ const BATTERY_PERIOD_MS: u32 = 1000;
 /// Coarsest step of a battery's percentage.
 const PERCENT_OF_COUNT_MAX: f64 = 5.0;
 
-/// A property of a node, in fixed point.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Property {
-    /// The feature and property of the twin.
-    pub path: PropertyPath,
-    /// The name alone would be ambiguous: on the wire its feature stands beside it.
-    pub nested: bool,
-    /// Decimal places.
-    pub places: u8,
-    /// Least and greatest value, in units of 10^-places.
-    pub range: (i32, i32),
-    /// True or false instead of a number.
-    pub boolean: bool,
-    /// An actuator's value when the edge is lost.
-    pub safe: Option<i32>,
-}
+/// What measuring a battery takes of an Uno.
+const BATTERY_COST: Cost = Cost { flash: 950, ram: 22 };
 
-impl Property {
-    /// As in commands.
-    pub fn name(&self) -> String {
-        if self.nested { self.path.to_string() } else { self.path.property.clone() }
-    }
-
-    pub(super) fn digits(&self) -> usize {
-        if self.boolean {
-            return 5;
-        }
-        let widest = [self.range.0, self.range.1]
-            .map(|value| crate::wire::Decimal::from_scaled(value.into(), self.places))
-            .map(|value| value.to_string().len());
-        // All of the places, which the ends of the range may not show, and their point.
-        widest[0].max(widest[1]) + usize::from(self.places) + 1
-    }
-}
-
-/// A sensor or actuator on its pin.
+/// A sensor, an actuator or the battery at its place.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fitted {
+    /// The part's name, or `battery`.
     pub(super) label: String,
-    pub(super) pin: (String, u8),
+    pub(super) part: Option<&'static Part>,
+    pub(super) place: Place,
+    pub(super) cost: Cost,
     pub(super) driver: Driver,
     /// Indices of its properties.
     pub(super) properties: Vec<usize>,
 }
 
-/// Sensors and actuators on the board's pins.
+/// What is taken of a board, and by which part.
+#[derive(Default)]
+struct Taken {
+    pins: BTreeMap<u8, String>,
+    addresses: BTreeMap<u8, String>,
+}
+
+/// Sensors and actuators at their places.
 pub(super) fn fit(
     spec: &NodeProfileSpec,
     board: &Board,
     model: Option<&TwinModelSpec>,
     problems: &mut Problems,
 ) -> (Vec<Property>, Vec<Property>, Vec<Fitted>) {
-    let known = parts();
-    let mut taken: BTreeMap<u8, String> = BTreeMap::new();
+    let mut taken = Taken::default();
     let mut fitted = Vec::new();
     let mut sensors: Vec<Property> = Vec::new();
     for (at, sensor) in spec.sensors.iter().enumerate() {
         let at = at.to_string();
-        let field = |name: &'static str| Field::at(&["sensors", &at, name]);
-        let Some(part) = known.iter().find(|part| part.part == sensor.part) else {
-            problems.not_made(field("type"), "firmware has no driver for this part yet").help =
-                vec![format!("the parts are {}", part_names(&known))];
+        let Some(part) = sensor.part.part() else {
+            no_driver(sensor.part.as_str(), true, Field::at(&["sensors", &at, "type"]), problems);
             continue;
         };
-        let label = part_name(part.part);
-        let pin = pin(board, sensor.pin.as_ref(), part.kind, &label, field, problems);
-        let pin = pin.filter(|pin| is_free(&mut taken, pin, &label, field("pin"), problems));
-        let period = sensor.period.map_or(part.period, |period| ms(period.as_ms()));
-        if period < part.period_min {
-            let message =
-                format!("a {label} cannot be read more often than every {} ms", part.period_min);
-            problems.always(Fault::TooFast, field("period"), &message);
-        }
-        let period = period.min(u32::from(u16::MAX));
-        let paths: Vec<(Option<&str>, &PropertyPath)> = sensor
-            .property
-            .iter()
-            .map(|path| (None, path))
-            .chain(sensor.properties.iter().map(|(quantity, path)| (Some(quantity.as_str()), path)))
-            .collect();
-        let mut indices = Vec::new();
-        let mut quantities = Vec::new();
-        for (quantity, path) in paths {
-            let quantity = match (quantity, part.quantities.as_slice()) {
-                (None, []) => None,
-                (None, [..]) => part.quantities.first().cloned(),
-                (Some(quantity), known) if known.iter().any(|known| known == quantity) => {
-                    Some(quantity.to_owned())
-                }
-                (Some(quantity), known) => {
-                    let message = format!("a {label} does not measure `{quantity}`");
-                    let field = Field::at(&["sensors", &at, "properties", quantity]);
-                    problems.always(Fault::UnknownQuantity, field, &message).help =
-                        vec![format!("it measures {}", known.join(" and "))];
-                    continue;
-                }
-            };
-            if let Some(property) = property(path, part.places, part, model, &at, problems) {
-                indices.push(sensors.len());
-                quantities.push(quantity);
-                sensors.push(property);
-            }
-        }
-        let Some(pin) = pin else { continue };
-        if let Some(driver) = driver(part, board, sensor, period, &sensors, &indices, &quantities) {
-            fitted.push(Fitted { label, pin, driver, properties: indices });
-        }
+        let place = sensor_place(part, sensor, board, &at, &mut taken, problems);
+        fitted.extend(fit_sensor(part, sensor, place, board, model, &at, &mut sensors, problems));
     }
     // Those of one feature stand together in a message, so they are neighbours.
     sort_by_feature(&mut sensors, &mut fitted);
@@ -136,60 +72,42 @@ pub(super) fn fit(
     let mut actuators: Vec<Property> = Vec::new();
     for (at, actuator) in spec.actuators.iter().enumerate() {
         let at = at.to_string();
-        let field = |name: &'static str| Field::at(&["actuators", &at, name]);
-        let label = format!("{:?}", actuator.part).to_lowercase();
-        if matches!(actuator.part, ActuatorPart::Servo | ActuatorPart::Buzzer) {
-            problems.not_made(field("type"), "firmware has no driver for this part yet").help =
-                vec!["the parts are relay, led and pwm".to_owned()];
+        let Some(part) = actuator.part.part() else {
+            let field = Field::at(&["actuators", &at, "type"]);
+            no_driver(actuator.part.as_str(), false, field, problems);
             continue;
-        }
+        };
         let path = &actuator.property;
         let declared = model.and_then(|model| model.property(&path.feature, &path.property));
-        let boolean = match declared {
-            Some(declared) => declared.value_type == ValueType::Boolean,
-            None => actuator.part != ActuatorPart::Pwm,
+        let setting = match declared {
+            Some(declared) if declared.value_type == ValueType::Boolean => Setting::Boolean,
+            Some(_) => Setting::Number,
+            None => part.sets.first().copied().unwrap_or(Setting::Boolean),
         };
-        if actuator.part == ActuatorPart::Relay && !boolean {
-            problems.not_made(field("property"), "a relay is on or off, its property is a number");
+        let field = |name: &'static str| Field::at(&["actuators", &at, name]);
+        if !part.sets.contains(&setting) {
+            let message = match setting {
+                Setting::Number => {
+                    format!("a {} is on or off, its property is a number", part.name)
+                }
+                Setting::Boolean => format!("a {} takes a number, its property is not", part.name),
+            };
+            problems.not_made(field("property"), &message);
         }
-        let pin = pin(board, Some(&actuator.pin), PinKind::Digital, &label, field, problems);
-        let pin = pin.filter(|pin| is_free(&mut taken, pin, &label, field("pin"), problems));
-        if let Some((name, _)) = &pin {
-            if board.pins.input_only.contains(name) {
-                let message = format!("`{name}` of the {} is an input only", board.name);
-                problems.always(Fault::BadPin, field("pin"), &message);
-            } else if !boolean && !board.pins.pwm.contains(name) {
-                let message = format!("`{name}` of the {} cannot be dimmed", board.name);
-                let pins = board.pins.pwm.iter().cloned().collect::<Vec<_>>().join(", ");
-                problems.always(Fault::BadPin, field("pin"), &message).help =
-                    vec![format!("these can: {pins}")];
-            }
-        }
-        let bounds = declared.map_or((None, None), |declared| (declared.minimum, declared.maximum));
-        let range = if boolean {
-            (0, 1)
-        } else {
-            (fixed(bounds.0.unwrap_or(0.0), 0), fixed(bounds.1.unwrap_or(100.0), 0))
-        };
-        let safe = match &actuator.safe {
-            None => None,
-            Some(Value::Bool(on)) if boolean => Some(i32::from(*on)),
-            Some(value) if !boolean && value.is_number() => {
-                Some(fixed(value.as_f64().unwrap_or_default(), 0))
-            }
-            Some(_) => {
-                problems.not_made(field("safe"), "the safe value is of another type");
-                None
+        let place = actuator_place(part, actuator, setting, board, field, &mut taken, problems);
+        let property = actuator_property(part, actuator, setting, declared, model, field, problems);
+        let driver = match setting {
+            Setting::Boolean => Driver::Switch,
+            Setting::Number => {
+                let (least, most) = property.range;
+                Driver::Dimmer { least, span: (i64::from(most) - i64::from(least)).max(1) }
             }
         };
-        let nested = is_nested(path, model);
-        let index = actuators.len();
-        let path = path.clone();
-        names_fit(&path, field("property"), problems);
-        actuators.push(Property { path, nested, places: 0, range, boolean, safe });
-        let Some(pin) = pin else { continue };
-        let driver = if boolean { Driver::Switch } else { Driver::Duty { property: index } };
-        fitted.push(Fitted { label, pin, driver, properties: vec![index] });
+        let properties = vec![actuators.len()];
+        actuators.push(property);
+        let Some(place) = place else { continue };
+        let (label, cost) = (part.name.clone(), part.cost);
+        fitted.push(Fitted { label, part: Some(part), place, cost, driver, properties });
     }
     if let Some(battery) = &spec.battery {
         fitted.extend(fit_battery(battery, board, &mut taken, problems));
@@ -197,17 +115,224 @@ pub(super) fn fit(
     (sensors, actuators, fitted)
 }
 
+/// Reports a part that no folder describes.
+fn no_driver(name: &str, sensor: bool, field: Field, problems: &mut Problems) {
+    let known = Part::all().iter().filter(|part| part.is_sensor() == sensor);
+    let known: Vec<&str> = known.map(|part| part.name.as_str()).collect();
+    let message = format!("firmware has no driver for a part `{name}`");
+    problems.not_made(field, &message).help = suggest(name, known.iter().copied())
+        .map(|guess| format!("did you mean `{guess}`?"))
+        .into_iter()
+        .chain([format!("the parts are {}", known.join(", "))])
+        .collect();
+}
+
+/// Where a sensor is connected, if that is free and can do it.
+fn sensor_place(
+    part: &Part,
+    sensor: &SensorSpec,
+    board: &Board,
+    at: &str,
+    taken: &mut Taken,
+    problems: &mut Problems,
+) -> Option<Place> {
+    let field = |name: &'static str| Field::at(&["sensors", at, name]);
+    if part.connection == Connection::I2c {
+        return bus_place(part, sensor, board, at, taken, problems);
+    }
+    if sensor.address.is_some() {
+        let message = format!("a {} is not on the I2C bus and has no address", part.name);
+        problems.always(Fault::BadPin, field("address"), &message);
+    }
+    let place = pin(board, sensor.pin.as_ref(), part.connection, &part.name, field, problems)?;
+    is_free(&mut taken.pins, &place, &part.name, field("pin"), problems).then_some(place)
+}
+
+/// The bus's own pins, which a part on it takes for all that are.
+const BUS: &str = "I2C bus";
+
+/// Where a sensor is on the I2C bus, if that is free.
+fn bus_place(
+    part: &Part,
+    sensor: &SensorSpec,
+    board: &Board,
+    at: &str,
+    taken: &mut Taken,
+    problems: &mut Problems,
+) -> Option<Place> {
+    let field = |name: &'static str| Field::at(&["sensors", at, name]);
+    let Some(bus) = &board.i2c else {
+        let message = format!("the {} has no I2C bus, which a {} needs", board.name, part.name);
+        problems.not_made(field("type"), &message);
+        return None;
+    };
+    if sensor.pin.is_some() {
+        let message = format!("a {} is on the I2C bus and has no pin of its own", part.name);
+        problems.always(Fault::BadPin, field("pin"), &message).help =
+            vec![format!("leave `pin` out, and connect SDA to {} and SCL to {}", bus.sda, bus.scl)];
+        return None;
+    }
+    for line in [&bus.sda, &bus.scl] {
+        let number = *board.pins.digital.get(line)?;
+        match taken.pins.get(&number) {
+            Some(holder) if holder != BUS => {
+                let message = format!("`{line}` of the I2C bus is taken by the {holder} above");
+                problems.always(Fault::PinTwice, field("type"), &message);
+                return None;
+            }
+            _ => taken.pins.insert(number, BUS.to_owned()),
+        };
+    }
+    let address = sensor.address.or(part.addresses.first().copied())?;
+    let known: Vec<String> = part.addresses.iter().map(|one| format!("{one:#04x}")).collect();
+    if !part.addresses.contains(&address) {
+        let message = format!("a {} cannot have the address {address:#04x}", part.name);
+        problems.always(Fault::BadPin, field("address"), &message).help =
+            vec![format!("it can have {}", known.join(" or "))];
+        return None;
+    }
+    if let Some(holder) = taken.addresses.insert(address, part.name.clone()) {
+        let message = format!("the address {address:#04x} is taken by the {holder} above");
+        let given = if sensor.address.is_some() { "address" } else { "type" };
+        problems.always(Fault::PinTwice, field(given), &message).help =
+            vec![format!("a {} can have {}", part.name, known.join(" or "))];
+        return None;
+    }
+    Some(Place { name: format!("I2C {address:#04x}"), number: address })
+}
+
+/// Adds a sensor's properties, and gives it its driver.
+#[expect(clippy::too_many_arguments, reason = "one sensor of a plan, with the plan so far")]
+fn fit_sensor(
+    part: &'static Part,
+    sensor: &SensorSpec,
+    place: Option<Place>,
+    board: &Board,
+    model: Option<&TwinModelSpec>,
+    at: &str,
+    sensors: &mut Vec<Property>,
+    problems: &mut Problems,
+) -> Option<Fitted> {
+    let label = part.name.clone();
+    let (least, usual) = part.period.map_or((0, 0), |period| (period.least, period.default));
+    let period = sensor.period.map_or(usual, |period| ms(period.as_ms()));
+    if period < least {
+        let message = format!("a {label} cannot be read more often than every {least} ms");
+        problems.always(Fault::TooFast, Field::at(&["sensors", at, "period"]), &message);
+    }
+    let period = period.min(u32::from(u16::MAX));
+    let first = part.measures.first().map(|first| first.quantity.as_str()).unwrap_or_default();
+    let paths = sensor
+        .property
+        .iter()
+        .map(|path| (first, path))
+        .chain(sensor.properties.iter().map(|(quantity, path)| (quantity.as_str(), path)));
+    let mut measured = Vec::new();
+    let from = sensors.len();
+    for (name, path) in paths {
+        let Some(quantity) = part.measures.iter().find(|known| known.quantity == name) else {
+            let known: Vec<&str> = part.measures.iter().map(|one| one.quantity.as_str()).collect();
+            let message = format!("a {label} does not measure `{name}`");
+            let field = Field::at(&["sensors", at, "properties", name]);
+            problems.always(Fault::UnknownQuantity, field, &message).help =
+                vec![format!("it measures {}", known.join(" and "))];
+            continue;
+        };
+        if let Some(property) = sensor_property(path, quantity, part, model, at, problems) {
+            measured.push(name);
+            sensors.push(property);
+        }
+    }
+    let place = place?;
+    let properties: Vec<(&str, &Property)> = measured.into_iter().zip(&sensors[from..]).collect();
+    let driver = driver(part, board, sensor, period, &properties)?;
+    let properties = (from..sensors.len()).collect();
+    Some(Fitted { label, part: Some(part), place, cost: part.cost, driver, properties })
+}
+
+/// The pin of an actuator, if it is free and can do it.
+fn actuator_place(
+    part: &Part,
+    actuator: &ActuatorSpec,
+    setting: Setting,
+    board: &Board,
+    field: impl Fn(&'static str) -> Field,
+    taken: &mut Taken,
+    problems: &mut Problems,
+) -> Option<Place> {
+    let place = pin(board, Some(&actuator.pin), part.connection, &part.name, &field, problems)?;
+    if !is_free(&mut taken.pins, &place, &part.name, field("pin"), problems) {
+        return None;
+    }
+    let name = &place.name;
+    if board.pins.input_only.contains(name) {
+        let message = format!("`{name}` of the {} is an input only", board.name);
+        problems.always(Fault::BadPin, field("pin"), &message);
+    } else if setting == Setting::Number && !board.pins.pwm.contains(name) {
+        let message = format!("`{name}` of the {} cannot be dimmed", board.name);
+        let pins = board.pins.pwm.iter().cloned().collect::<Vec<_>>().join(", ");
+        problems.always(Fault::BadPin, field("pin"), &message).help =
+            vec![format!("these can: {pins}")];
+    }
+    Some(place)
+}
+
+fn actuator_property(
+    part: &Part,
+    actuator: &ActuatorSpec,
+    setting: Setting,
+    declared: Option<&PropertyModel>,
+    model: Option<&TwinModelSpec>,
+    field: impl Fn(&'static str) -> Field,
+    problems: &mut Problems,
+) -> Property {
+    let path = actuator.property.clone();
+    let boolean = setting == Setting::Boolean;
+    let bounds = declared.map_or((None, None), |declared| (declared.minimum, declared.maximum));
+    let range = if boolean {
+        (0, 1)
+    } else {
+        (fixed(bounds.0.unwrap_or(0.0), 0), fixed(bounds.1.unwrap_or(100.0), 0))
+    };
+    let safe = match &actuator.safe {
+        None => None,
+        Some(Value::Bool(on)) if boolean => Some(i32::from(*on)),
+        Some(value) if !boolean && value.is_number() => {
+            Some(fixed(value.as_f64().unwrap_or_default(), 0))
+        }
+        Some(other) => {
+            let (is, write) = match setting {
+                Setting::Boolean => ("true or false", "`true` or `false`"),
+                Setting::Number => ("a number", "a number from its minimum to its maximum"),
+            };
+            let message = format!("`{path}` is {is}, and `safe` is {other}");
+            let problem = problems.always(Fault::WrongType, field("safe"), &message);
+            problem.help = vec![format!("write {write}")];
+            // Without a model the property may be of any type that sets the part.
+            problem.always = !part.sets.iter().any(|setting| match setting {
+                Setting::Boolean => other.is_boolean(),
+                Setting::Number => other.is_number(),
+            });
+            None
+        }
+    };
+    let nested = is_nested(&path, model);
+    names_fit(&path, field("property"), problems);
+    Property { path, nested, places: 0, range, boolean, safe }
+}
+
 /// The battery on its pin. Its percentage is a straight line, as the linear sensors are.
 fn fit_battery(
     battery: &BatterySpec,
     board: &Board,
-    taken: &mut BTreeMap<u8, String>,
+    taken: &mut Taken,
     problems: &mut Problems,
 ) -> Option<Fitted> {
     let label = "battery".to_owned();
     let field = |name: &'static str| Field::at(&["battery", name]);
-    let pin = pin(board, Some(&battery.pin), PinKind::Analog, &label, field, problems);
-    let pin = pin.filter(|pin| is_free(taken, pin, &label, field("pin"), problems));
+    let place = pin(board, Some(&battery.pin), Connection::Analog, &label, field, problems);
+    let place =
+        place.filter(|place| is_free(&mut taken.pins, place, &label, field("pin"), problems));
     let volts_most = f64::from(board.adc.millivolts) / 1000.0;
     let at_pin = battery.full_volts / battery.divider;
     if at_pin > volts_most {
@@ -221,7 +346,7 @@ fn fit_battery(
     }
     let span = battery.full_volts - battery.empty_volts;
     if span <= 0.0 {
-        return None; // reported by the check of manifests
+        return None; // reported by the checks of manifests
     }
     let percent_of_count =
         100.0 * battery.divider * volts_most / f64::from((1_u32 << board.adc.bits) - 1) / span;
@@ -236,12 +361,13 @@ fn fit_battery(
             vec!["a smaller divider gives more of them".to_owned()];
     }
     let driver = Driver::Battery {
-        burst: 8,
+        samples: 8,
         factor: (percent_of_count * 65_536.0).round() as i64,
         offset: fixed(-100.0 * battery.empty_volts / span, 0),
         period: BATTERY_PERIOD_MS,
     };
-    Some(Fitted { label, pin: pin?, driver, properties: Vec::new() })
+    let properties = Vec::new();
+    Some(Fitted { label, part: None, place: place?, cost: BATTERY_COST, driver, properties })
 }
 
 pub(super) fn is_nested(path: &PropertyPath, model: Option<&TwinModelSpec>) -> bool {
@@ -256,15 +382,9 @@ fn names_fit(path: &PropertyPath, field: Field, problems: &mut Problems) {
     }
 }
 
-pub(super) fn fixed(value: f64, places: u8) -> i32 {
-    let scaled = (value * 10_f64.powi(places.into())).round();
-    // i32::MIN is no value in firmware.
-    scaled.clamp(f64::from(i32::MIN + 1), f64::from(i32::MAX)) as i32
-}
-
-fn property(
+fn sensor_property(
     path: &PropertyPath,
-    places: u8,
+    quantity: &Quantity,
     part: &Part,
     model: Option<&TwinModelSpec>,
     at: &str,
@@ -274,10 +394,10 @@ fn property(
     names_fit(path, field.clone(), problems);
     let declared: Option<&PropertyModel> =
         model.and_then(|model| model.property(&path.feature, &path.property));
-    let boolean = part.curve == Curve::Level;
+    let boolean = part.conversion == Some(Conversion::Level);
     let places = match declared.map(|declared| declared.value_type) {
         Some(ValueType::Integer) => 0,
-        Some(ValueType::Number) | None if !boolean => places,
+        Some(ValueType::Number) | None if !boolean => quantity.places,
         Some(ValueType::Boolean) | None => 0,
         Some(other) => {
             let message = format!(
@@ -301,8 +421,8 @@ fn property(
         (Some(own), Some(declared)) => Some(pick(own, declared)),
         (own, declared) => own.or(declared),
     };
-    let least = tighter(part.minimum, declared.and_then(|d| d.minimum), f64::max);
-    let most = tighter(part.maximum, declared.and_then(|d| d.maximum), f64::min);
+    let least = tighter(quantity.minimum, declared.and_then(|d| d.minimum), f64::max);
+    let most = tighter(quantity.maximum, declared.and_then(|d| d.maximum), f64::min);
     let range = if boolean {
         (0, 1)
     } else {

@@ -2,7 +2,7 @@
 //! Pure.
 //!
 //! [`Firmware::plan`] turns a profile, and the model of the twins that use it, into properties in
-//! fixed point ([`fit`]), parts on pins ([`board`], [`part`]), and sizes ([`size`]); every mistake is
+//! fixed point ([`property`]), parts on pins ([`board`], [`part`]), and sizes ([`size`]); every mistake is
 //! a [`Problem`] with the path of the field that it is about. [`render`] makes the files of it: the
 //! same bytes for the same profile.
 //!
@@ -15,11 +15,12 @@ mod fit;
 mod part;
 mod plan;
 mod problem;
+mod property;
 pub mod render;
 mod size;
+#[cfg(test)]
+mod tests;
 
-pub use board::{Board, board};
-pub use fit::{NAME_LEN_MAX, Property};
-pub use plan::{DefaultTransmission, Firmware, PROGRAMS, SENSOR_PROPERTIES_MAX, check};
-pub use problem::{Fault, Problem};
-pub use size::SERIAL_BYTES_PER_S;
+pub use plan::{Firmware, PROGRAMS, check};
+pub use problem::Fault;
+pub use property::Property;

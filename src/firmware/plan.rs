@@ -1,11 +1,14 @@
 //! The plan of a sketch: everything that the files are made of.
 
-use super::board::{Board, board, made_for};
-use super::fit::{Fitted, Property, fit, fixed, is_nested};
+use serde::Serialize;
+
+use super::board::{Board, board, board_names};
+use super::fit::{Fitted, fit, is_nested};
 use super::problem::{Field, Problem, Problems};
+use super::property::{Property, fixed, ms};
 use crate::base::text::suggest;
 use crate::base::units::{Deadband, PropertyPath};
-use crate::kinds::{Board as BoardName, NodeProfileSpec, Transmission, TwinModelSpec};
+use crate::kinds::{BoardName, Connection, NodeProfileSpec, Transmission, TwinModelSpec};
 
 /// Sensor properties that one node has at most: they are bits of a 16-bit mask, and a record of
 /// features of that many fits its length byte.
@@ -76,13 +79,25 @@ pub struct Firmware {
     pub ram: u64,
 }
 
+/// A part at its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlacedPart<'a> {
+    /// The part.
+    pub part: &'a str,
+    /// As printed on the board.
+    pub place: &'a str,
+    /// The pin's number, or the address on the bus.
+    pub at: String,
+}
+
 /// What is wrong with a profile whatever it is used for: pins and periods of a board that
 /// firmware is made for.
 pub fn check(spec: &NodeProfileSpec) -> Vec<Problem> {
-    let Some(board) = board(spec.board) else { return Vec::new() };
+    let Some(board) = board(&spec.board) else { return Vec::new() };
     let mut problems = Problems::default();
     fit(spec, &board, None, &mut problems);
-    problems.list.retain(|problem| problem.always);
+    programs(spec, &mut problems);
+    problems.list.retain(|problem| problem.always || problem.warning);
     problems.list
 }
 
@@ -100,10 +115,15 @@ impl Firmware {
         model: Option<&TwinModelSpec>,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
-        let Some(board) = board(spec.board) else {
+        let Some(board) = board(&spec.board) else {
             let field = Field::at(&["board"]);
-            problems.not_made(field, "firmware is not made for this board yet").help =
-                vec![format!("the boards are {}", made_for())];
+            let name = spec.board.as_str();
+            let message = format!("firmware is not made for a board `{name}`");
+            problems.not_made(field, &message).help = suggest(name, board_names())
+                .map(|guess| format!("did you mean `{guess}`?"))
+                .into_iter()
+                .chain([format!("the boards are {}", board_names().collect::<Vec<_>>().join(", "))])
+                .collect();
             return Err(problems.list);
         };
         if spec.transport.is_some_and(|transport| transport != board.link) {
@@ -150,6 +170,21 @@ impl Firmware {
         if problems.list.is_empty() { Ok(firmware) } else { Err(problems.list) }
     }
 
+    /// Its parts at their places.
+    pub fn parts(&self) -> Vec<PlacedPart<'_>> {
+        let parts = self.fitted.iter().filter_map(|fitted| {
+            let part = fitted.part?;
+            let number = fitted.place.number;
+            let at = match part.connection {
+                Connection::I2c => format!("{number:#04x}"),
+                Connection::Analog | Connection::Digital => number.to_string(),
+            };
+            let (part, place) = (part.name.as_str(), fitted.place.name.as_str());
+            Some(PlacedPart { part, place, at })
+        });
+        parts.collect()
+    }
+
     /// The firmware of a simulated node: it measures `sensors`, obeys what the profile's would, and
     /// fits on any board.
     ///
@@ -185,7 +220,7 @@ impl Firmware {
             })
             .collect();
         let mut own = spec.cloned().unwrap_or_else(|| NodeProfileSpec {
-            board: BoardName::Host,
+            board: BoardName::new("host"),
             transport: None,
             sensors: Vec::new(),
             actuators: Vec::new(),
@@ -202,7 +237,10 @@ impl Firmware {
         let mut ignored = Problems::default();
         let programs = programs(&own, &mut ignored);
         let mut board = planned.as_ref().map_or_else(
-            || board(BoardName::Esp32).unwrap_or_else(|| unreachable!("the ESP32 is a board")),
+            || {
+                board(&BoardName::new("esp32"))
+                    .unwrap_or_else(|| unreachable!("the ESP32 is a board"))
+            },
             |planned| planned.board.clone(),
         );
         if planned.is_none() {
@@ -231,10 +269,6 @@ impl Firmware {
     }
 }
 
-pub(super) fn ms(ms: u64) -> u32 {
-    u32::try_from(ms).unwrap_or(u32::MAX)
-}
-
 fn programs(spec: &NodeProfileSpec, problems: &mut Problems) -> u8 {
     if spec.programs.is_empty() {
         return 0b1111;
@@ -247,7 +281,9 @@ fn programs(spec: &NodeProfileSpec, problems: &mut Problems) -> u8 {
                 let at = at.to_string();
                 let message = format!("firmware has no program `{program}` yet");
                 let guess = suggest(program, PROGRAMS);
-                problems.not_made(Field::at(&["programs", &at]), &message).help = guess
+                let problem = problems.not_made(Field::at(&["programs", &at]), &message);
+                problem.warning = true;
+                problem.help = guess
                     .map(|guess| format!("did you mean `{guess}`?"))
                     .into_iter()
                     .chain([format!("the programs are {}", PROGRAMS.join(", "))])

@@ -13,6 +13,8 @@ pub enum Fault {
     UnknownQuantity,
     /// A value is out of its range.
     OutOfRange,
+    /// A value of another type than its property.
+    WrongType,
     /// Memory, a message or the link's capacity is exceeded.
     DoesNotFit,
     /// There is no firmware for this.
@@ -32,6 +34,8 @@ pub struct Problem {
     pub help: Vec<String>,
     /// It is wrong whether firmware is made or not.
     pub(super) always: bool,
+    /// It only keeps firmware from being made; whoever makes their own may go on.
+    pub warning: bool,
 }
 
 /// A field's path below `spec`.
@@ -52,7 +56,14 @@ pub(super) struct Problems {
 impl Problems {
     fn push(&mut self, fault: Fault, field: Field, message: &str, always: bool) -> &mut Problem {
         let message = message.to_owned();
-        self.list.push(Problem { fault, path: field.0, message, help: Vec::new(), always });
+        self.list.push(Problem {
+            fault,
+            path: field.0,
+            message,
+            help: Vec::new(),
+            always,
+            warning: false,
+        });
         let last = self.list.len() - 1;
         &mut self.list[last]
     }

@@ -3,10 +3,10 @@
 use minijinja::{Environment, context};
 use sha2::{Digest, Sha256};
 
-use super::fit::Property;
-use super::part::Driver;
+use super::part::{Counts, Driver, class, header};
 use super::plan::Firmware;
-use crate::kinds::Transport;
+use super::property::Property;
+use crate::kinds::{Connection, Part, Transport};
 
 macro_rules! templates {
     ($($name:literal from $path:literal),* $(,)?) => {
@@ -15,14 +15,17 @@ macro_rules! templates {
 }
 
 /// Files that are the same in every sketch.
-const SHARED: [(&str, &str); 8] = templates! {
+const SHARED: [(&str, &str); 11] = templates! {
     "et_port.h" from "core/et_port.h",
     "et_line.h" from "core/et_line.h",
     "et_ring.h" from "core/et_ring.h",
     "et_core.h" from "core/et_core.h",
     "et_core.cpp" from "core/et_core.cpp",
     "et_cmd.cpp" from "core/et_cmd.cpp",
-    "et_sensors.h" from "sensors/et_sensors.h",
+    "et_driver.h" from "drivers/et_driver.h",
+    "et_analog.h" from "drivers/et_analog.h",
+    "et_digital.h" from "drivers/et_digital.h",
+    "et_i2c.h" from "drivers/et_i2c.h",
     "et_board.cpp" from "boards/et_board.cpp",
 };
 const SERIAL: [(&str, &str); 1] = templates! { "et_serial.h" from "link/et_serial.h" };
@@ -36,11 +39,13 @@ const PROJECT: &str = include_str!("../../firmware-templates/sketch/sketch.yaml"
 const BUILD: &str = include_str!("../../firmware-templates/sketch/BUILD.md");
 
 /// The board that is a process: `(file, text)`.
-pub const HOST: [(&str, &str); 6] = templates! {
+pub const HOST: [(&str, &str); 8] = templates! {
     "Arduino.h" from "host/Arduino.h",
     "Client.h" from "host/Client.h",
     "EEPROM.h" from "host/EEPROM.h",
+    "et_emulated.h" from "host/et_emulated.h",
     "WiFi.h" from "host/WiFi.h",
+    "Wire.h" from "host/Wire.h",
     "host.cpp" from "host/host.cpp",
     "secrets.h" from "host/secrets.h",
 };
@@ -56,10 +61,42 @@ pub struct File {
 
 /// The files of the sketch as a process: those of its board, and the board that is a process.
 pub fn host_files(firmware: &Firmware) -> Vec<File> {
-    let host = HOST
-        .iter()
-        .map(|(name, text)| File { name: format!("host/{name}"), text: (*text).to_owned() });
-    files(firmware).into_iter().chain(host).collect()
+    let mut files = files(firmware);
+    let mut add =
+        |name: &str, text: String| files.push(File { name: format!("host/{name}"), text });
+    for (name, text) in HOST {
+        add(name, text.to_owned());
+    }
+    for part in parts_of(firmware) {
+        let emulated = part.folder().map(|folder| folder.emulated).unwrap_or_default();
+        add(&emulated_header(part), emulated.to_owned());
+    }
+    add("attached.cpp", attached(firmware));
+    files
+}
+
+fn emulated_header(part: &Part) -> String {
+    header(&part.name).replacen("et_", "emulated_", 1)
+}
+
+/// `attached.cpp`: the parts, emulated, at their places.
+fn attached(firmware: &Firmware) -> String {
+    let mut text = "// This profile's parts, emulated, at their places.\n".to_owned();
+    text += "#include \"Arduino.h\"\n#include \"et_emulated.h\"\n";
+    for part in parts_of(firmware) {
+        text += &format!("#include \"{}\"\n", emulated_header(part));
+    }
+    text += "\nvoid et_host_attach_all() {\n";
+    for (number, fitted) in firmware.fitted.iter().enumerate() {
+        let Some(part) = fitted.part else { continue };
+        let bus = part.connection == Connection::I2c;
+        text += &format!(
+            "  static emulated::{} part{number};\n  et_host_attach({}, {bus}, part{number});\n",
+            class(&part.name),
+            fitted.place.number
+        );
+    }
+    text + "}\n"
 }
 
 /// The name of a sketch's folder and of its `.ino`.
@@ -78,6 +115,11 @@ pub fn files(firmware: &Firmware) -> Vec<File> {
         .chain(link)
         .map(|(name, text)| File { name: (*name).to_owned(), text: (*text).to_owned() })
         .collect();
+    for part in parts_of(firmware) {
+        let driver = part.folder().map(|folder| folder.driver).unwrap_or_default();
+        files.push(File { name: header(&part.name), text: driver.to_owned() });
+    }
+    files.push(File { name: "et_parts.h".to_owned(), text: includes(firmware) });
     files.push(File {
         name: format!("{}.ino", sketch_name(&firmware.profile)),
         text: SKETCH.to_owned(),
@@ -89,6 +131,25 @@ pub fn files(firmware: &Firmware) -> Vec<File> {
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     files
+}
+
+/// The parts that it has, each once, by name.
+fn parts_of(firmware: &Firmware) -> Vec<&'static Part> {
+    let mut parts: Vec<&Part> = firmware.fitted.iter().filter_map(|fitted| fitted.part).collect();
+    parts.sort_by(|a, b| a.name.cmp(&b.name));
+    parts.dedup();
+    parts
+}
+
+/// `et_parts.h`: the drivers of these parts.
+fn includes(firmware: &Firmware) -> String {
+    let mut text = "// The drivers of this profile's parts.\n#pragma once\n".to_owned();
+    // A battery is measured as every voltage is.
+    let always = ["et_analog.h", "et_digital.h"].map(str::to_owned);
+    for name in always.into_iter().chain(parts_of(firmware).iter().map(|part| header(&part.name))) {
+        text += &format!("#include \"{name}\"\n");
+    }
+    text
 }
 
 /// Which firmware this is: a digest of all that goes into it.
@@ -114,7 +175,7 @@ fn fill(template: &str, firmware: &Firmware, build: &str) -> String {
         .iter()
         .map(|part| {
             let of = match part.driver {
-                Driver::Switch | Driver::Duty { .. } => &firmware.actuators,
+                Driver::Switch | Driver::Dimmer { .. } => &firmware.actuators,
                 _ => &firmware.sensors,
             };
             let properties = part.properties.iter().map(|index| name(index, of));
@@ -123,7 +184,7 @@ fn fill(template: &str, firmware: &Firmware, build: &str) -> String {
                 _ => properties.collect::<Vec<_>>().join(", "),
             };
             context! {
-                pin => part.pin.0.as_str(),
+                pin => part.place.name.as_str(),
                 part => part.label.as_str(),
                 properties => properties,
             }
@@ -232,76 +293,63 @@ fn config(firmware: &Firmware, build: &str) -> String {
 fn parts(firmware: &Firmware) -> String {
     let [mut curves, mut parts, mut reads, mut acts, mut begin] = <[String; 5]>::default();
     let mut battery = String::new();
-    let sensors = firmware.sensors.len();
+    if parts_of(firmware).iter().any(|part| part.connection == Connection::I2c) {
+        begin += "  et::i2c::begin(); \\\n";
+    }
     for (number, part) in firmware.fitted.iter().enumerate() {
-        let pin = part.pin.1;
-        let first = part.properties.first().copied().unwrap_or_default();
-        let mut read = |index: usize, call: String| {
-            reads += &format!("  case {index}: return {call}; \\\n");
+        let place = part.place.number;
+        let class = format!("et::parts::{}", class(&part.label));
+        let mut instance = |class: &str, arguments: &str| {
+            parts += &format!("  {class} part{number}({place}{arguments}); \\\n");
         };
+        let read = format!("part{number}.read(now)");
+        // The calls that give its properties, in their order.
+        let mut calls = vec![read.clone()];
         match &part.driver {
-            Driver::Linear { burst, factor, offset, period }
-            | Driver::Battery { burst, factor, offset, period } => {
-                parts += &format!(
-                    "  et::Linear part{number}({pin}, {burst}, {factor}L, {offset}L, {period}); \\\n"
-                );
-                let call = format!("part{number}.read(now)");
-                match part.driver {
-                    Driver::Battery { .. } => battery = format!("#define ET_BATTERY {call}\n"),
-                    _ => read(first, call),
-                }
+            Driver::Linear { samples, factor, offset, period } => {
+                instance(&class, &format!(", {samples}, {factor}L, {offset}L, {period}"));
             }
-            Driver::Curve { burst, points, period } => {
+            Driver::Battery { samples, factor, offset, period } => {
+                instance("et::Linear", &format!(", {samples}, {factor}L, {offset}L, {period}"));
+                battery = format!("#define ET_BATTERY {read}\n");
+            }
+            Driver::Curve { samples, points, period } => {
                 let points: Vec<String> = points.iter().map(|point| value(*point)).collect();
                 curves += &format!(
                     "  const et::value_t curve{number}[17] ET_FLASH = {{{}}}; \\\n",
                     points.join(", ")
                 );
                 let bits = firmware.board.adc.bits;
-                parts += &format!(
-                    "  et::Curve part{number}({pin}, {burst}, {bits}, curve{number}, {period}); \\\n"
-                );
-                read(first, format!("part{number}.read(now)"));
+                instance(&class, &format!(", {samples}, {bits}, curve{number}, {period}"));
             }
-            Driver::Swing { burst, per_octave, at_one, period } => {
-                parts += &format!(
-                    "  et::Swing part{number}({pin}, {burst}, {per_octave}L, {at_one}L, {period}); \\\n"
-                );
-                read(first, format!("part{number}.read(now)"));
+            Driver::Swing { samples, per_octave, at_one, period } => {
+                instance(&class, &format!(", {samples}, {per_octave}L, {at_one}L, {period}"));
             }
-            Driver::Level => {
-                parts += &format!("  et::Level part{number}({pin}); \\\n");
-                read(first, format!("part{number}.read(now)"));
+            Driver::Level => instance(&class, ""),
+            Driver::Counts { period, reads } => {
+                instance(&class, &format!(", {period}"));
+                let call = |Counts { quantity, factor, offset }: &Counts| {
+                    format!("et::calibrated(part{number}.{quantity}(now), {factor}L, {offset}L)")
+                };
+                calls = reads.iter().map(call).collect();
             }
-            Driver::Dht { wide, period, calibration } => {
-                parts += &format!("  et::Dht part{number}({pin}, {wide}, {period}); \\\n");
-                for (index, (which, factor, offset)) in part.properties.iter().zip(calibration) {
-                    let call = if *which == 0 { "temperature" } else { "humidity" };
-                    read(
-                        *index,
-                        format!("et::calibrated(part{number}.{call}(now), {factor}L, {offset}L)"),
-                    );
+            Driver::Switch => instance(&format!("{class}Switch"), ""),
+            Driver::Dimmer { least, span } => {
+                instance(&format!("{class}Dimmer"), &format!(", {least}L, {span}UL"));
+            }
+        }
+        begin += &format!("  part{number}.begin(); \\\n");
+        for (index, call) in part.properties.iter().zip(&calls) {
+            match part.driver {
+                Driver::Switch | Driver::Dimmer { .. } => {
+                    let index = firmware.sensors.len() + index;
+                    acts += &format!("  case {index}: part{number}.set(value); break; \\\n");
                 }
-            }
-            Driver::Switch => {
-                begin += &format!("  pinMode({pin}, OUTPUT); \\\n");
-                let index = sensors + first;
-                acts += &format!(
-                    "  case {index}: digitalWrite({pin}, value ? HIGH : LOW); break; \\\n"
-                );
-            }
-            Driver::Duty { property } => {
-                begin += &format!("  pinMode({pin}, OUTPUT); \\\n");
-                let (least, most) = firmware.actuators[*property].range;
-                let index = sensors + first;
-                let span = (i64::from(most) - i64::from(least)).max(1);
-                acts += &format!(
-                    "  case {index}: analogWrite({pin}, static_cast<int>((value - ({least}L)) * 255L / {span}L)); break; \\\n"
-                );
+                _ => reads += &format!("  case {index}: return {call}; \\\n"),
             }
         }
     }
-    let mut text = "\n// Parts on their pins.\n".to_owned();
+    let mut text = "\n// Parts at their places.\n".to_owned();
     for (name, body) in [
         ("ET_CURVES", curves),
         ("ET_PARTS", parts),

@@ -1,9 +1,10 @@
 //! Memory, message lengths and line capacity, and whether a plan fits its board.
 
-use super::fit::Property;
+use super::fit::Fitted;
 use super::plan::{Firmware, PROGRAMS};
 use super::problem::{Field, Problems};
-use crate::kinds::{NodeProfileSpec, Transport};
+use super::property::Property;
+use crate::kinds::{Connection, Cost, NodeProfileSpec, Transport};
 
 /// The bytes that a serial line of 115,200 Bd carries in a second.
 pub const SERIAL_BYTES_PER_S: u64 = 11_520;
@@ -23,11 +24,18 @@ impl Firmware {
         self.ring = (wanted.saturating_mul(sample_record)).max(features + 1).max(64);
         self.line = self.longest();
         let cost = &self.board.cost;
-        self.flash = cost.flash + cost.flash_of_part * self.fitted.len() as u64;
+        let parts = |of: fn(&Cost) -> u64| -> u64 {
+            cost.part * self.fitted.iter().map(|part| of(&part.cost)).sum::<u64>()
+        };
+        let on_bus = |part: &Fitted| part.part.is_some_and(|p| p.connection == Connection::I2c);
+        let bus = self.board.i2c.as_ref().filter(|_| self.fitted.iter().any(on_bus));
+        let bus = bus.map_or((0, 0), |bus| (bus.flash, bus.ram));
+        self.flash = cost.flash + parts(|cost| cost.flash) + bus.0;
         let lines = if self.board.link == Transport::Mqtt { self.line as u64 } else { 0 };
         self.ram = cost.ram
             + cost.ram_of_property * self.sensors.len() as u64
-            + cost.ram_of_part * self.fitted.len() as u64
+            + parts(|cost| cost.ram)
+            + bus.1
             + u64::from(self.ring)
             + lines;
         let at_ring = match readings {

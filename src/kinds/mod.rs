@@ -14,6 +14,7 @@ mod aggregate;
 mod channel;
 mod cloud;
 mod default;
+mod hardware;
 mod model;
 mod node;
 mod policy;
@@ -39,10 +40,10 @@ pub use crate::twin::selector::{LabelExpression, LabelOperator, labels_match};
 pub use aggregate::{MemberSelector, TwinAggregateSpec};
 pub use channel::ChannelSpec;
 pub use cloud::CloudSinkSpec;
+pub(crate) use hardware::{BOARDS, read};
+pub use hardware::{BoardName, Connection, Conversion, Cost, Part, Quantity, Setting};
 pub use model::{Classifier, Generator, ModelSpec, TrainingParameters, TrainingRecipe};
-pub use node::{
-    ActuatorPart, BatterySpec, Board, NodeProfileSpec, Pin, SensorPart, SensorSpec, Transport,
-};
+pub use node::{ActuatorSpec, BatterySpec, NodeProfileSpec, Pin, SensorSpec, Transport};
 pub use policy::PolicySpec;
 pub use rollout::RolloutSpec;
 pub use rule::{ContextRuleSpec, NodeSelector, RuleEffect, TrafficClass};

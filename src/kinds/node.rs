@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::hardware::{ActuatorPart, BoardName, SensorPart};
 use super::{Duration, Percent, PropertyPath, Size, Transmission};
 
 /// The hardware of a kind of node: its board, sensors and actuators with their pins, transmission
@@ -16,7 +17,7 @@ use super::{Duration, Percent, PropertyPath, Size, Transmission};
 #[serde(rename_all = "camelCase")]
 pub struct NodeProfileSpec {
     /// The board.
-    pub board: Board,
+    pub board: BoardName,
     /// How its nodes are connected to the edge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<Transport>,
@@ -49,28 +50,6 @@ pub struct NodeProfileSpec {
     pub channels: Vec<String>,
 }
 
-/// A board that firmware can be generated for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Board {
-    /// Arduino Uno (ATmega328P), serial.
-    Uno,
-    /// Arduino Mega (ATmega2560), serial.
-    Mega,
-    /// Arduino Uno R4 WiFi.
-    UnoR4Wifi,
-    /// Arduino Nano 33 IoT.
-    Nano33Iot,
-    /// ESP8266 D1 mini.
-    D1Mini,
-    /// ESP32.
-    Esp32,
-    /// Raspberry Pi Pico W.
-    PicoW,
-    /// A process on the host, for tests and simulation.
-    Host,
-}
-
 /// How a node reaches the edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -84,11 +63,11 @@ pub enum Transport {
 /// One sensor of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SensorSpec {
-    /// The part: `lm35`, `ntc`, `ldr`, `grove-light`, `grove-loudness`, `dht11`, `dht22`,
-    /// `bme280`, `digital` or `analog`.
+    /// The part. `edgetwin explain parts` lists them with what they measure.
     #[serde(rename = "type")]
     pub part: SensorPart,
-    /// The pin that it is connected to, as printed on the board: `A0`, `2`, `GPIO34`.
+    /// The pin that it is connected to, as printed on the board: `A0`, `2`, `GPIO34`. A part on the
+    /// I2C bus has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Pin>,
     /// The twin property that it measures, for a part with one.
@@ -104,36 +83,10 @@ pub struct SensorSpec {
     /// How a raw value becomes one in the property's unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
-    /// The I2C address.
+    /// The I2C address, where the part has another one than usual.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 3, max = 119))]
     pub address: Option<u8>,
-}
-
-/// A sensor that firmware knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SensorPart {
-    /// Analog temperature, 10 mV a degree.
-    Lm35,
-    /// Thermistor in a divider.
-    Ntc,
-    /// Photoresistor in a divider.
-    Ldr,
-    /// Grove light sensor.
-    GroveLight,
-    /// Grove loudness sensor.
-    GroveLoudness,
-    /// Temperature and humidity, one wire, 1 s.
-    Dht11,
-    /// Temperature and humidity, one wire, 2 s.
-    Dht22,
-    /// Temperature, humidity and pressure, I2C.
-    Bme280,
-    /// Any digital signal: a contact, a PIR sensor.
-    Digital,
-    /// Any analog voltage.
-    Analog,
 }
 
 /// A pin as printed on the board: a number, or a name such as `A0` or `GPIO34`.
@@ -163,7 +116,7 @@ pub struct Calibration {
 /// One actuator of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ActuatorSpec {
-    /// The part.
+    /// The part. `edgetwin explain parts` lists them.
     #[serde(rename = "type")]
     pub part: ActuatorPart,
     /// The pin that it is connected to, as printed on the board.
@@ -173,22 +126,6 @@ pub struct ActuatorSpec {
     /// The value that it takes when contact with the edge is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safe: Option<Value>,
-}
-
-/// An actuator that firmware knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ActuatorPart {
-    /// On or off.
-    Relay,
-    /// On or off, or dimmed.
-    Led,
-    /// A duty cycle.
-    Pwm,
-    /// An angle.
-    Servo,
-    /// A tone.
-    Buzzer,
 }
 
 /// A node's battery, measured at an analog pin. Nodes report the remaining charge in percent,

@@ -209,9 +209,10 @@ codes! {
          is exceeded. The sums are estimates on the safe side: the Uno's are measured with its \
          compiler, the ESP32's are rough.";
     NotGenerated = "ET0505", "Firmware for this cannot be generated yet",
-        "`gen-firmware` knows the boards Uno and ESP32, the sensors lm35, ntc, ldr, grove-light, \
-         grove-loudness, analog, digital, dht11 and dht22, the actuators relay, led and pwm, and \
-         the programs interval, on-change, on-request and features.";
+        "`gen-firmware` has no board, driver or program of this name, or the board cannot do it. \
+         `edgetwin explain NodeProfile.board` lists the boards, `edgetwin explain parts` the sensors \
+         and actuators. The programs are interval, on-change, on-request and features; a program of \
+         another name is for firmware that you write yourself.";
 }
 
 impl Code {

@@ -126,15 +126,24 @@ pub fn plan_firmware(
             let model = model_of_profile(&all, object);
             match Firmware::plan(&object.metadata.name, profile, model) {
                 Ok(firmware) => planned.push(firmware),
-                Err(problems) => diagnostics.extend(problems.into_iter().map(|problem| {
-                    let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
-                    let region = draft.root.region_at(&path);
-                    let code = check::code_of(problem.fault);
-                    let message = problem.message;
-                    let mut found = Diagnostic::error(code, draft.file.as_str(), region, message);
-                    found.help = problem.help;
-                    found
-                })),
+                Err(problems) => {
+                    for problem in problems {
+                        let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
+                        let region = draft.root.region_at(&path);
+                        let code = check::code_of(problem.fault);
+                        let message = problem.message;
+                        let mut found =
+                            Diagnostic::error(code, draft.file.as_str(), region, message);
+                        found.help = problem.help;
+                        // What was only a warning stands in the way here.
+                        let place = |one: &Diagnostic| (one.file.clone(), one.line, one.column);
+                        let at = place(&found);
+                        diagnostics.retain(|known| {
+                            known.is_error() || known.code != code || place(known) != at
+                        });
+                        diagnostics.push(found);
+                    }
+                }
             }
         }
     }

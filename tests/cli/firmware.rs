@@ -84,7 +84,6 @@ spec:
   board: uno
   sensors:
     - {type: lm35, pin: A0, property: environment/temperature}
-    - {type: bme280, properties: {pressure: environment/pressure}}
   programs: [interval, burst]
   transmission: {program: interval, interval: 5ms}
   memory: {ring: 500}
@@ -95,42 +94,34 @@ spec:
     snapshot(
         &run,
         expect![[r#"
-        exit 78
-        --- stderr
-        error[ET0505]: firmware has no driver for this part yet
-         --> big.yaml:7:14
-          |
-        7 |     - {type: bme280, properties: {pressure: environment/pressure}}
-          |              ^^^^^^
+            exit 78
+            --- stderr
+            error[ET0505]: firmware has no program `burst` yet
+             --> big.yaml:7:24
+              |
+            7 |   programs: [interval, burst]
+              |                        ^^^^^
 
-        hint: the parts are lm35, ntc, ldr, grove-light, grove-loudness, analog, digital, dht11, dht22
+            hint: the programs are interval, on-change, on-request, features
 
-        error[ET0505]: firmware has no program `burst` yet
-         --> big.yaml:8:24
-          |
-        8 |   programs: [interval, burst]
-          |                        ^^^^^
+            error[ET0504]: a message of up to 162 bytes every 5 ms does not fit the serial line
+             --> big.yaml:8:47
+              |
+            8 |   transmission: {program: interval, interval: 5ms}
+              |                                               ^^^
 
-        hint: the programs are interval, on-change, on-request, features
+            hint: at 115,200 Bd, 21 ms or more do
 
-        error[ET0504]: a message of up to 162 bytes every 5 ms does not fit the serial line
-         --> big.yaml:9:47
-          |
-        9 |   transmission: {program: interval, interval: 5ms}
-          |                                               ^^^
+            error[ET0504]: this takes about 8254 of the uno's 2048 bytes of RAM and leaves less than 512 for the stack
+             --> big.yaml:9:18
+              |
+            9 |   memory: {ring: 500}
+              |                  ^^^
 
-        hint: at 115,200 Bd, 21 ms or more do
+            hint: a ring of 52 readings would fit
 
-        error[ET0504]: this takes about 8254 of the uno's 2048 bytes of RAM and leaves less than 512 for the stack
-          --> big.yaml:10:18
-           |
-        10 |   memory: {ring: 500}
-           |                  ^^^
-
-        hint: a ring of 52 readings would fit
-
-        4 errors in 1 file. Nothing was written.
-    "#]],
+            3 errors in 1 file. Nothing was written.
+        "#]],
     );
     assert!(!home.path().join("out").exists());
 }
@@ -141,4 +132,67 @@ fn a_profile_that_is_not_there_gets_a_suggestion() {
         edgetwin(&["gen-firmware", "uno-dsk", "-f", "manifests/serial", "--out", "/nonexistent"]);
     assert_eq!(run.code, 64);
     assert!(run.stderr.contains("did you mean `uno-desk`?"), "{}", run.stderr);
+}
+
+#[test]
+fn what_firmware_does_not_have_is_reported_by_validate() {
+    let home = tempfile::tempdir().unwrap();
+    let manifest = "kind: NodeProfile
+metadata: {name: typos}
+spec:
+  board: esp23
+  sensors: [{type: dht12, pin: 4, property: air/temperature}]
+  actuators: [{type: relai, pin: 5, property: room/fan}]
+---
+kind: NodeProfile
+metadata: {name: words}
+spec:
+  board: esp32
+  actuators: [{type: relay, pin: 5, property: room/fan, safe: closed}]
+  programs: [intervall]
+---
+kind: NodeProfile
+metadata: {name: bus}
+spec:
+  board: uno
+  sensors: [{type: lm35, pin: A0, address: 35, property: air/temperature}]
+";
+    fs::write(home.path().join("typos.yaml"), manifest).unwrap();
+    let run = edgetwin_in(home.path(), &["validate", "typos.yaml"], "");
+    assert_eq!(run.code, 78, "{}", run.stderr);
+    let outputs = format!("{}{}", run.stdout, run.stderr);
+    for wanted in [
+        "did you mean `esp32`?",
+        "did you mean `dht11`?",
+        "did you mean `relay`?",
+        "`room/fan` is true or false, and `safe` is \"closed\"",
+        "write `true` or `false`",
+        "did you mean `interval`?",
+        "a lm35 is not on the I2C bus and has no address",
+    ] {
+        assert!(outputs.contains(wanted), "{wanted} is not in\n{outputs}");
+    }
+}
+
+#[test]
+fn parts_are_explained() {
+    let run = edgetwin(&["explain", "parts", "-o", "name"]);
+    assert!(run.stdout.contains("lm35\n") && run.stdout.contains("relay\n"), "{}", run.stdout);
+    snapshot(
+        &edgetwin(&["explain", "lm35"]),
+        expect![[r#"
+        exit 0
+        --- stdout
+        lm35  <sensor, analog pin>
+
+        Analog temperature sensor, 10 mV per degree.
+
+        Measures:
+          temperature  <Cel>  from -10 to 150
+
+        Read every 100 ms; `period` can be 10 ms or more.
+
+        Takes about 950 bytes of flash and 22 of RAM on an Uno.
+    "#]],
+    );
 }

@@ -74,8 +74,8 @@ def write_trace(path, seconds, seed=7):
 class Uno:
     """The emulated node, in real time, on a pty."""
 
-    def __init__(self, elf, trace):
-        self.process = subprocess.Popen([toolchain.build_avrnode(), elf, "--trace", trace, "--pty"],
+    def __init__(self, elf, trace, parts):
+        self.process = subprocess.Popen([toolchain.build_avrnode(), elf, "--trace", trace, "--pty", *parts],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         for line in self.process.stdout:
             if line.startswith("/dev/"):
@@ -92,13 +92,41 @@ class Uno:
 class Host:
     """The ESP32's sketch as a process."""
 
-    def __init__(self, program, port, thing, eeprom):
+    def __init__(self, program, port, thing, eeprom, printed=False):
         namespace, name = thing.split("/")
         environment = {"ET_BROKER_PORT": str(port), "ET_CLIENT_ID": f"{namespace}-{name}",
                        "ET_TOPIC_PREFIX": f"et/v1/{namespace}/{name}/", "ET_EEPROM": str(eeprom)}
         self.errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        self.process = subprocess.Popen([program], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE if printed else subprocess.DEVNULL,
                                         stderr=self.errors, text=True, env=environment)
+        self.printed, self.changed = [], threading.Condition()
+        if printed:
+            threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            with self.changed:
+                self.printed.append(line.strip())
+                self.changed.notify_all()
+
+    def forget_printed(self):
+        """What was printed before the next command does not count."""
+        with self.changed:
+            self.printed.clear()
+
+    def wait_printed(self, line, timeout=5.0):
+        """The board prints this line, and it is the next one about this pin."""
+        pin = line.split()[1]
+        deadline = time.monotonic() + timeout
+        with self.changed:
+            while True:
+                mine = [printed for printed in self.printed if printed.split()[1] == pin]
+                if mine:
+                    self.printed.remove(mine[0])
+                    assert mine[0] == line, f"the board prints `{mine[0]}` instead of `{line}`"
+                    return
+                assert self.changed.wait(deadline - time.monotonic()), f"the board does not print `{line}`"
 
     def say(self, *lines):
         self.process.stdin.write("".join(f"{line}\n" for line in lines))
@@ -233,15 +261,16 @@ SCRIPTS = {
 
 def golden(program):
     """A flat-out run writes these very lines, whatever the machine does meanwhile."""
-    folder = toolchain.generate(toolchain.WORK, EXAMPLES, profile="uno-desk")[0]
-    elf = toolchain.build_uno(folder)
+    sketch = toolchain.sketches(toolchain.WORK, EXAMPLES, profile="uno-desk")[0]
+    elf = toolchain.build_uno(pathlib.Path(sketch["folder"]))
     trace, script = toolchain.WORK / "trace.csv", toolchain.WORK / "script"
     write_trace(trace, 20)
     # Noise is nobody's command and is not answered; a cut command is, as wrong.
     noise = "{}*0000\n{} ~~~\n{} !9 h"
     script.write_text("".join(f"{ms} {down(body) if body else noise.format('', ms, ms)}\n"
                               for ms, body in SCRIPTS[program]))
-    said = toolchain.run(toolchain.build_avrnode(), elf, "--trace", trace, "--seconds", "20", "--script", script)
+    said = toolchain.run(toolchain.build_avrnode(), elf, "--trace", trace, "--seconds", "20", "--script", script,
+                         *toolchain.attached(sketch))
     lines = []
     for line in said.splitlines():
         if line.startswith("{"):
@@ -286,12 +315,12 @@ def hung(seconds, *script, mute=0):
 
     mute: so many starts hang before their boot line has left.
     """
-    folder = toolchain.generate(toolchain.WORK, HERE / "plain.yaml", profile="uno-plain")[0]
+    sketch = toolchain.sketches(toolchain.WORK, HERE / "plain.yaml", profile="uno-plain")[0]
     trace, script_path = toolchain.WORK / "trace.csv", toolchain.WORK / "script"
     write_trace(trace, seconds)
     script_path.write_text("".join(f"{ms} {body if body == 'hang' else down(body)}\n" for ms, body in script))
-    said = toolchain.run(toolchain.build_avrnode(), toolchain.build_uno(folder), "--trace", trace,
-                         "--seconds", seconds, "--script", script_path)
+    said = toolchain.run(toolchain.build_avrnode(), toolchain.build_uno(pathlib.Path(sketch["folder"])), "--trace",
+                         trace, "--seconds", seconds, "--script", script_path, *toolchain.attached(sketch))
     hangs = [ms for ms, body in script if body == "hang"]
     resets = [int(ms) for ms in re.findall(r"^reset (\d+)$", said, re.M)]
     # Two seconds from when it was fed last, and nothing else resets it.
@@ -338,6 +367,160 @@ def test_watchdog_settled():
     _, boots, _ = hung(80, (500, "1 prog interval period=300"), (900, "2 keep"), (2000, "hang"), (6000, "hang"),
                        (75000, "hang"))
     assert [boot["tx"]["pmin"] for boot in boots] == [1000, 300, 300, 300], boots
+
+
+PARTS = ROOT / "firmware-templates" / "parts"
+SENSORS_MAX = 12
+
+
+def parts():
+    """Every part as its folder describes it, with its test cases."""
+    listed = json.loads(toolchain.run(toolchain.BIN, "explain", "parts", "-o", "json"))["items"]
+    assert sorted(part["name"] for part in listed) == sorted(folder.name for folder in PARTS.iterdir())
+    return [{**part, "cases": json.loads((PARTS / part["name"] / "test.json").read_text())} for part in listed]
+
+
+def bench(board, chosen, free):
+    """A manifest with these parts on free pins of a board; each part with its place and properties.
+
+    free: the pins of the board, by connection.
+    """
+    free = {connection: list(pins) for connection, pins in free.items()}
+    sensors, actuators, features, placed = [], [], {}, []
+    for part in chosen:
+        feature = part["name"].replace("-", "_")
+        if part["connection"] == "i2c":
+            place, at = {}, f"0x{part['addresses'][0]:02x}"
+        else:
+            pin = free[part["connection"]].pop(0)
+            place, at = {"pin": pin}, str(toolchain.pin_number(pin))
+        if "sets" in part:
+            kind = part["sets"][0]
+            features[feature] = {"properties": {"value": {"type": kind, "readOnly": False}}}
+            actuators.append({"type": part["name"], **place, "property": f"{feature}/value"})
+        else:
+            names = [measured["quantity"] for measured in part["measures"]]
+            kind = "boolean" if part.get("conversion") == "level" else "number"
+            features[feature] = {"properties": {name: {"type": kind} for name in names}}
+            sensors.append({"type": part["name"], **place, "properties": {name: f"{feature}/{name}" for name in names}})
+        placed.append((part, at, feature))
+    name = f"bench-{board}-{'-'.join(part['name'] for part in chosen)}"[:60].rstrip("-")
+    spec = {"board": board, "transmission": {"program": "interval", "interval": "200ms"}}
+    documents = [
+        {"kind": "TwinModel", "metadata": {"name": name}, "spec": {"features": features}},
+        {"kind": "NodeProfile", "metadata": {"name": name}, "spec": {**spec, "sensors": sensors, "actuators": actuators}},
+        {"kind": "Twin", "metadata": {"name": name}, "spec": {"model": name, "node": {"profile": name}}}]
+    path = toolchain.WORK / f"{name}.yaml"
+    toolchain.WORK.mkdir(parents=True, exist_ok=True)
+    path.write_text("---\n".join(json.dumps(document) + "\n" for document in documents))
+    return path, name, placed
+
+
+def agrees(case, measured):
+    """Whether a reading of one part is what its case wants; `null` is a quantity that is not there."""
+    for quantity, wanted in case["reports"].items():
+        is_ = measured.get(quantity)
+        if wanted is None or isinstance(wanted, bool):
+            if is_ is not wanted:
+                return False
+        elif is_ is None or abs(is_ - wanted) > case["within"] + 1e-9:
+            return False
+    return True
+
+
+def order(case, at):
+    """The line that makes a case so."""
+    words = [case["event"]] if "event" in case else []
+    return " ".join(["part", at, *words, *(f"{name}={value}" for name, value in case.get("set", {}).items())])
+
+
+HOST_PINS = {"analog": [f"GPIO{pin}" for pin in (32, 33, 34, 35, 36, 39)],
+             "digital": [f"GPIO{pin}" for pin in (4, 5, 13, 14, 16, 17, 18, 19, 23, 25)]}
+UNO_PINS = {"analog": ["A0"], "digital": ["5"]}
+
+
+def batches(listed):
+    """Parts by how many fit one node."""
+    batch, measured, analog = [], 0, 0
+    for part in listed:
+        more, pins = len(part.get("measures", [])), part["connection"] == "analog"
+        if measured + more > SENSORS_MAX or analog + pins > len(HOST_PINS["analog"]):
+            yield batch
+            batch, measured, analog = [], 0, 0
+        batch.append(part)
+        measured, analog = measured + more, analog + pins
+    yield batch
+
+
+def test_parts_host():
+    """Every part's cases, with its driver and its emulated part on the host board."""
+    for batch in batches(parts()):
+        manifest, name, placed = bench("esp32", batch, HOST_PINS)
+        sketch = toolchain.sketches(toolchain.WORK, manifest, profile=name, host=True)[0]
+        program = toolchain.build_host(pathlib.Path(sketch["folder"]))
+        server = Mosquitto()
+        watcher = Watcher(server.port, "lab/bench")
+        home = pathlib.Path(tempfile.mkdtemp(prefix="edgetwin-firmware-"))
+        node = Host(program, server.port, "lab/bench", home / "eeprom", printed=True)
+        try:
+            watcher.wait("state", lambda state: state["up"] == 1)
+            number = 0
+            for part, at, feature in placed:
+                for case in part["cases"]:
+                    begun = time.monotonic()
+                    if "act" in case:
+                        number += 1
+                        value = json.dumps(case["act"])
+                        node.forget_printed()
+                        assert watcher.command(f"{number} act {feature}/value {value}")["st"] == "ok"
+                        node.wait_printed(case["prints"].replace("PIN", at))
+                        continue
+                    node.say(order(case, at))
+                    named = lambda body: {  # noqa: E731
+                        quantity: body.get(feature, {}).get(quantity, body.get(quantity)) for quantity in case["reports"]}
+                    try:
+                        watcher.wait("data", lambda body: agrees(case, named(body)), after=begun, timeout=15)
+                    except AssertionError as error:
+                        raise AssertionError(f"{part['name']}: {case}, but {named(watcher.all('data')[-1][1])}") from error
+                print(f"    {part['name']}: {len(part['cases'])} cases")
+        finally:
+            watcher.stop()
+            node.stop()
+            server.stop()
+
+
+def test_parts_uno():
+    """Every part's cases in the emulated Uno, and that it takes no more than its folder says."""
+    empty = None
+    for part in parts():
+        manifest, name, [(_, at, feature)] = bench("uno", [part], UNO_PINS)
+        sketch = toolchain.sketches(toolchain.WORK, manifest, profile=name)[0]
+        elf = toolchain.build_uno(pathlib.Path(sketch["folder"]))
+        flash, ram = toolchain.sizes(elf)
+        assert flash <= sketch["flash"] and ram <= sketch["ram"], f"{part['name']}: {flash}, {ram}, {sketch}"
+        empty = min(flash, empty or flash)
+        trace, script = toolchain.WORK / "still.csv", toolchain.WORK / "script"
+        trace.write_text("0,0,0,0,0,200,500\n")
+        lines, step = [], 8000
+        for index, case in enumerate(part["cases"]):
+            text = down(f"{index + 1} act value {json.dumps(case['act'])}") if "act" in case else order(case, at)
+            lines.append(f"{500 + index * step} {text}\n")
+        script.write_text("".join(lines))
+        printed = toolchain.run(toolchain.build_avrnode(), elf, "--trace", trace, "--seconds",
+                                (500 + len(lines) * step) // 1000 + 1, "--script", script, *toolchain.attached(sketch))
+        bodies = [unframe(line) for line in printed.splitlines() if line.startswith("{")]
+        for index, case in enumerate(part["cases"]):
+            if "act" in case:
+                assert any(body.get("id") == index + 1 and body["st"] == "ok" for body in bodies), bodies
+                continue
+            until = 500 + (index + 1) * step
+            seen = [body for body in bodies if body["k"] == "s" and until - 2000 < body["ms"] < until]
+            measured = [{quantity: body.get(feature, {}).get(quantity, body.get(quantity)) for quantity in case["reports"]}
+                        for body in seen]
+            gone = all(wanted is None for wanted in case["reports"].values())
+            assert (gone and not seen) or (seen and all(agrees(case, one) for one in measured)), \
+                f"{part['name']}: {case}, but {measured[-3:]}"
+        print(f"    {part['name']}: {len(part['cases'])} cases; {flash} bytes of flash, {ram} of RAM")
 
 
 def host_program():
@@ -397,7 +580,7 @@ class Runtime:
         return toolchain.run("curl", "-sf", self.server.url("http") + path)
 
 
-INPUTS = ["analog 34 500", "swing 34 60", "analog 35 1000", "dht 4 213 405", "analog 32 1975"]
+INPUTS = ["analog 34 500", "swing 34 60", "analog 35 1000", "part 4 temperature=21.3 humidity=40.5", "analog 32 1975"]
 
 
 class Lab:
@@ -454,7 +637,7 @@ def test_host_commands():
         lab.node.say("analog 35 2000")
         _, body = watcher.wait("data", lambda body: body["program"] == "on-change")
         assert body["light"] == 800, body
-        lab.node.say("dht 4 off")
+        lab.node.say("part 4 off")
         watcher.wait("event", lambda body: body["ev"] == "fault", timeout=15)
         # 1.975 V behind the divider are 72 % of the way from 3.3 V to 4.2 V.
         ack = watcher.command("23 hb")
@@ -570,11 +753,11 @@ def test_host_radio():
 
 def test_gateway():
     """An emulated Uno in real time through the gateway: readings, commands, lost lines, a cut line."""
-    folder = toolchain.generate(toolchain.WORK, HERE / "plain.yaml", profile="uno-plain")[0]
-    elf = toolchain.build_uno(folder)
+    sketch = toolchain.sketches(toolchain.WORK, HERE / "plain.yaml", profile="uno-plain")[0]
+    elf = toolchain.build_uno(pathlib.Path(sketch["folder"]))
     trace = toolchain.WORK / "gateway.csv"
     write_trace(trace, 60)
-    uno = Uno(elf, trace)
+    uno = Uno(elf, trace, toolchain.attached(sketch))
     link = pathlib.Path(tempfile.mkdtemp(prefix="edgetwin-firmware-")) / "line"
     link.symlink_to(uno.device)
     server = Runtime("--serial", f"{link}=lab/desk")
@@ -612,7 +795,7 @@ def test_gateway():
         # The node goes, and the gateway says so; it comes back on another device.
         uno.stop()
         watcher.wait("state", lambda body: body.get("up") == 0 and "via" in body)
-        uno = Uno(elf, trace)
+        uno = Uno(elf, trace, toolchain.attached(sketch))
         link.unlink()
         link.symlink_to(uno.device)
         back = time.monotonic()
@@ -653,20 +836,20 @@ def test_loop():
     """Verdict, rule, command, reading: an emulated Uno and the ESP32's process, until the edge is gone."""
     home = pathlib.Path(tempfile.mkdtemp(prefix="edgetwin-firmware-"))
     manifests = [QUICKSTART, HERE / "loop.yaml"]
-    folder = toolchain.generate(toolchain.WORK, *manifests, profile="uno-loop")[0]
-    elf = toolchain.build_uno(folder)
+    sketch = toolchain.sketches(toolchain.WORK, *manifests, profile="uno-loop")[0]
+    elf = toolchain.build_uno(pathlib.Path(sketch["folder"]))
     program = toolchain.build_host(toolchain.generate(toolchain.WORK, *manifests, profile="esp32-loop", host=True)[0])
     trace = home / "trace.csv"
     trace.write_text("0,215,4500,1500,6,215,400\n9000,420,4500,1500,6,215,400\n14000,215,4500,1500,6,215,400\n"
                      "40000,420,4500,1500,6,215,400\n")
-    uno = Uno(elf, trace)
+    uno = Uno(elf, trace, toolchain.attached(sketch))
     begun = time.monotonic()
     extra = ["-f", str(QUICKSTART), "-f", str(HERE / "loop.yaml"), "--serial", f"{uno.device}=lab/uno"]
     server = Server(home / "state", toolchain.BIN, extra)
     server.start()
     port = server.address("mqtt")[1]
     esp = Host(program, port, "lab/esp", home / "eeprom")
-    calm, hot = ["analog 34 500", "swing 34 4", "analog 35 1125", "dht 4 215 400"], ["dht 4 420 400"]
+    calm, hot = ["analog 34 500", "swing 34 4", "analog 35 1125", "part 4 temperature=21.5 humidity=40"], ["part 4 temperature=42 humidity=40"]
     esp.say(*calm)
     watchers = {name: Watcher(port, f"lab/{name}") for name in ("uno", "esp")}
     failed = []

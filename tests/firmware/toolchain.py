@@ -1,5 +1,6 @@
 """Builds generated sketches with real compilers: avr-gcc with the Arduino core, and the host's."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -28,12 +29,27 @@ def run(*command, **options):
     return done.stdout
 
 
-def generate(out, *paths, profile=None, host=False, arguments=()):
-    """Makes the sketches of a manifest; their folders."""
+def sketches(out, *paths, profile=None, host=False, arguments=()):
+    """Makes the sketches of a manifest: what each is, with its folder and its parts."""
     files = [word for path in paths for word in ("-f", path)]
     command = [BIN, "gen-firmware", *([profile] if profile else []), *files, "--out", out,
-               *(["--host"] if host else []), *arguments, "--output", "name"]
-    return [pathlib.Path(line) for line in run(*command).split()]
+               *(["--host"] if host else []), *arguments, "--output", "json"]
+    return json.loads(run(*command))["items"]
+
+
+def generate(*arguments, **options):
+    """Makes the sketches of a manifest; their folders."""
+    return [pathlib.Path(sketch["folder"]) for sketch in sketches(*arguments, **options)]
+
+
+def attached(sketch):
+    """The options that attach a sketch's parts to the emulated Uno."""
+    return [word for part in sketch["parts"] for word in ("--part", f"{part['part']}@{part['at']}")]
+
+
+def pin_number(name):
+    """The number that C++ has for a pin as printed on the board."""
+    return 14 + int(name[1:]) if name.startswith("A") else int(name.removeprefix("GPIO"))
 
 
 def arduino_core():
@@ -103,10 +119,23 @@ def build_host(folder, sanitize=True):
 
 
 def build_avrnode():
-    """The emulated Uno."""
+    """The emulated Uno, with the emulated part of every folder."""
     WORK.mkdir(parents=True, exist_ok=True)
-    program = WORK / "avrnode"
-    source = pathlib.Path(__file__).with_name("avrnode.c")
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        run("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", source, "-o", program, "-lsimavr", "-lelf", "-lutil")
+    program, listed = WORK / "avrnode", WORK / "parts.h"
+    source = pathlib.Path(__file__).with_name("avrnode.cpp")
+    common = ROOT / "firmware-templates" / "host"
+    headers = sorted((ROOT / "firmware-templates" / "parts").glob("*/emulated.h"))
+    text = "".join(f'#include "{header}"\n' for header in headers)
+    text += "namespace emulated {\ninline Part *make(const char *name) {\n"
+    for header in headers:
+        name = header.parent.name
+        kind = "".join(word.capitalize() for word in name.split("-"))
+        text += f'  if (!strcmp(name, "{name}")) return new {kind};\n'
+    text += "  return NULL;\n}\n}\n"
+    if not listed.exists() or listed.read_text() != text:
+        listed.write_text(text)
+    newest = max(path.stat().st_mtime for path in [source, listed, common / "et_emulated.h", *headers])
+    if not program.exists() or program.stat().st_mtime < newest:
+        run("g++", "-std=gnu++11", "-O2", "-Wall", "-Wextra", f"-I{WORK}", f"-I{common}", source, "-o", program,
+            "-lsimavr", "-lelf", "-lutil")
     return program

@@ -39,19 +39,25 @@ impl Checker<'_, '_> {
         }
         for problem in firmware::check(profile) {
             let path: Vec<&str> = problem.path.iter().map(String::as_str).collect();
-            self.error(code_of(problem.fault), &path, problem.message).help.extend(problem.help);
+            let code = code_of(problem.fault);
+            let found = match problem.warning {
+                true => self.warning(code, &path, problem.message),
+                false => self.error(code, &path, problem.message),
+            };
+            found.help.extend(problem.help);
         }
     }
 }
 
 /// The code that a problem of firmware is shown with.
-pub(in crate::manifest) fn code_of(fault: Fault) -> Code {
+pub(crate) fn code_of(fault: Fault) -> Code {
     match fault {
         Fault::BadPin => Code::BadPin,
         Fault::PinTwice => Code::PinTwice,
         Fault::TooFast => Code::TooFast,
         Fault::UnknownQuantity => Code::UnknownProperty,
         Fault::OutOfRange => Code::OutOfRange,
+        Fault::WrongType => Code::WrongType,
         Fault::DoesNotFit => Code::DoesNotFit,
         Fault::NotGenerated => Code::NotGenerated,
     }

@@ -1,0 +1,24 @@
+#pragma once
+#include "et_emulated.h"
+namespace emulated {
+
+class Dht22 : public Part {
+ public:
+  Dht22() : temperature_(0), humidity_(0) {}
+  int answer(uint8_t *spans) override {
+    const int cold = temperature_ < 0, tenths = cold ? -temperature_ : temperature_;
+    const uint8_t bytes[4] = {static_cast<uint8_t>(humidity_ >> 8), static_cast<uint8_t>(humidity_),
+                              static_cast<uint8_t>(tenths >> 8 | (cold ? 0x80 : 0)), static_cast<uint8_t>(tenths)};
+    return frame(bytes, spans);
+  }
+
+ protected:
+  void measure(const char *quantity, double value) override {
+    (*quantity == 't' ? temperature_ : humidity_) = rounded(value * 10);
+  }
+
+ private:
+  int temperature_, humidity_;
+};
+
+}  // namespace emulated

@@ -1,0 +1,6 @@
+// Relay, on or off.
+#pragma once
+#include "et_digital.h"
+namespace et { namespace parts {
+typedef Switch RelaySwitch;
+} }
