@@ -436,7 +436,7 @@ Status Node::program(char **words, uint8_t count, uint32_t now, Why &why) {
   if (trial < 1 || trial > 86400) return RANGE;
 
   Transmission next = tx_;
-  for (uint8_t i = 0; i < SENSORS; i++)
+  for (uint8_t i = 0; i != SENSORS; i++)
     if (group.members >> i & 1) next.st[i] = next.gt[i] = next.lt[i] = NONE;
   if (given[ST] && thresholds(given[ST], group.members, next.st, WHY_ST, why) != OK) return RANGE;
   if (given[GT] && thresholds(given[GT], group.members, next.gt, WHY_GT, why) != OK) return RANGE;

@@ -47,7 +47,7 @@ uint16_t fingerprint(const Transmission &of) {
   }
   const value_t *const lists[3] = {of.st, of.gt, of.lt};
   for (uint8_t list = 0; list < 3; list++)
-    for (uint8_t i = 0; i < SENSORS; i++)
+    for (uint8_t i = 0; i != SENSORS; i++)
       for (uint8_t shift = 0; shift < 32; shift = static_cast<uint8_t>(shift + 8))
         crc = crc16(crc, static_cast<uint8_t>(static_cast<uint32_t>(lists[list][i]) >> shift));
   return crc;
@@ -60,9 +60,9 @@ ET_ALONE void own(Transmission &to) {
   to.group[0].program = ET_DEFAULT_PROGRAM;
   to.group[0].pmin = ET_DEFAULT_PMIN;
   to.group[0].pmax = ET_DEFAULT_PMAX;
-  static const value_t st[SENSORS] ET_FLASH = ET_DEFAULT_ST;
-  static const value_t gt[SENSORS] ET_FLASH = ET_DEFAULT_GT;
-  static const value_t lt[SENSORS] ET_FLASH = ET_DEFAULT_LT;
+  static const value_t st[SENSOR_SLOTS] ET_FLASH = ET_DEFAULT_ST;
+  static const value_t gt[SENSOR_SLOTS] ET_FLASH = ET_DEFAULT_GT;
+  static const value_t lt[SENSOR_SLOTS] ET_FLASH = ET_DEFAULT_LT;
   et_flash_copy(to.st, st, sizeof st);
   et_flash_copy(to.gt, gt, sizeof gt);
   et_flash_copy(to.lt, lt, sizeof lt);
@@ -78,7 +78,7 @@ Node::Node(Port &port)
       lease_ms_(ET_LEASE_MS), renewed_(0), trial_from_(0), trial_ms_(0), boot_(0), lost_(0), version_(0), quick_(0),
       sent_(0), resend_(0), resend_end_(0), unix_ms_(0), unix_at_(0), overflow_at_(0), generation_(0), kept_crc_(0) {
   for (uint8_t i = 0; i < IDS; i++) answers_[i].id = 0;
-  for (uint8_t i = 0; i < SENSORS; i++) last_[i] = NONE;
+  for (uint8_t i = 0; i != SENSORS; i++) last_[i] = NONE;
   for (uint8_t i = 0; i < GROUPS; i++) {
     due_[i] = sent_at_[i] = samples_[i] = 0;
   }
@@ -274,7 +274,7 @@ void Node::write_key(Writer &writer, uint8_t property) {
 
 void Node::write_thresholds(Writer &writer, const char *name, const value_t *list, uint16_t members) {
   bool any = false;
-  for (uint8_t i = 0; i < SENSORS; i++) {
+  for (uint8_t i = 0; i != SENSORS; i++) {
     if (list[i] == NONE || !(members >> i & 1)) continue;
     if (!any) writer.object(name);
     any = true;
@@ -306,7 +306,7 @@ void Node::write_transmission(Writer &writer) {
       if (i > 1) writer.raw(',');
       writer.raw('"');
       bool more = false;
-      for (uint8_t p = 0; p < SENSORS; p++) {
+      for (uint8_t p = 0; p != SENSORS; p++) {
         if (!(tx_.group[i].members >> p & 1)) continue;
         if (more) writer.raw(',');
         more = true;
@@ -454,9 +454,9 @@ void Node::run(uint8_t index, uint32_t now) {
     return;
   }
   bool any = true;
-  for (uint8_t i = 0; i < SENSORS; i++)
+  for (uint8_t i = 0; i != SENSORS; i++)
     if (group.members >> i & 1 && (tx_.st[i] != NONE || tx_.gt[i] != NONE || tx_.lt[i] != NONE)) any = false;
-  for (uint8_t i = 0; i < SENSORS; i++) {
+  for (uint8_t i = 0; i != SENSORS; i++) {
     if (!(group.members >> i & 1)) continue;
     const value_t value = measure(i, now);
     if (value != NONE && changed(i, value, any)) pending_ = static_cast<uint16_t>(pending_ | 1u << i);
@@ -502,9 +502,9 @@ void Node::note(uint8_t i, value_t value) {
 
 void Node::sample(uint16_t members, uint8_t program, uint32_t now) {
   uint8_t record[14 + 5 * SENSORS];
-  value_t values[SENSORS ? SENSORS : 1];
+  value_t values[SENSOR_SLOTS];
   uint16_t mask = 0;
-  for (uint8_t i = 0; i < SENSORS; i++) {
+  for (uint8_t i = 0; i != SENSORS; i++) {
     if (!(members >> i & 1)) continue;
     values[i] = measure(i, now);
     pending_ = static_cast<uint16_t>(pending_ & ~(1u << i));
@@ -517,7 +517,7 @@ void Node::sample(uint16_t members, uint8_t program, uint32_t now) {
   packer.put(now);
   packer.put(program);
   packer.put(mask);
-  for (uint8_t i = 0; i < SENSORS; i++)
+  for (uint8_t i = 0; i != SENSORS; i++)
     if (mask >> i & 1) packer.put_signed(values[i]);
   push(record, packer.len());
 }
@@ -526,7 +526,7 @@ void Node::accumulate(uint8_t index, uint32_t now) {
   const bool begin = samples_[index] == 0;
   if (samples_[index] >= 4096) return;  // keeps the sums of squares within 64 bits
   samples_[index]++;
-  for (uint8_t i = 0; i < SENSORS; i++) {
+  for (uint8_t i = 0; i != SENSORS; i++) {
     if (!(tx_.group[index].members >> i & 1)) continue;
     Sums &sums = sums_[i];
     const value_t value = measure(i, now);
@@ -563,7 +563,7 @@ void Node::send_features(uint8_t index, uint32_t now) {
   if (now - sent_at_[index] >= tx_.group[index].pmin) sent_at_[index] = now;
   samples_[index] = 0;
   uint16_t mask = 0;
-  for (uint8_t i = 0; i < SENSORS; i++)
+  for (uint8_t i = 0; i != SENSORS; i++)
     if (tx_.group[index].members >> i & 1 && sums_[i].first != NONE) mask = static_cast<uint16_t>(mask | 1u << i);
   if (!n || !mask) return;
   Packer packer(record);
@@ -571,7 +571,7 @@ void Node::send_features(uint8_t index, uint32_t now) {
   packer.put(FEATURES);
   packer.put(mask);
   packer.put(n);
-  for (uint8_t i = 0; i < SENSORS; i++) {
+  for (uint8_t i = 0; i != SENSORS; i++) {
     if (!(mask >> i & 1)) continue;
     const Sums &sums = sums_[i];
     const int64_t count = sums.count;
@@ -644,7 +644,7 @@ void Node::write_record(uint32_t seq, bool again, uint32_t now) {
   }
   if (features) writer.member(ET_TEXT("n"), unpacker.get());
   const char *open = 0;  // the feature whose object is open
-  for (uint8_t i = 0; i < SENSORS; i++) {
+  for (uint8_t i = 0; i != SENSORS; i++) {
     if (!(mask >> i & 1)) continue;
     const char *feature = et_flash_byte(&properties[i].nested) ? properties[i].feature : 0;
     char of_this[ET_NAME_LEN], of_open[ET_NAME_LEN] = "";

@@ -25,6 +25,7 @@ enum Kind : uint8_t { SAMPLE, FEATURE, ACK, EVENT, STATE };
 enum Cause : uint8_t { CAUSE_POWER, CAUSE_RESET, CAUSE_WATCHDOG, CAUSE_BROWNOUT };
 
 const uint8_t SENSORS = ET_SENSORS;                  // properties that are measured come first
+const uint8_t SENSOR_SLOTS = ET_SENSORS ? ET_SENSORS : 1;  // no array is empty
 const uint8_t PROPERTIES = ET_SENSORS + ET_ACTUATORS;
 const uint8_t GROUPS = ET_GROUPS;
 const uint16_t ALL = static_cast<uint16_t>((1UL << ET_SENSORS) - 1);
@@ -54,7 +55,7 @@ struct Group {
 struct Transmission {
   Group group[GROUPS];
   uint8_t groups;
-  value_t st[SENSORS], gt[SENSORS], lt[SENSORS];
+  value_t st[SENSOR_SLOTS], gt[SENSOR_SLOTS], lt[SENSOR_SLOTS];
 };
 
 // What a node runs on. All of it returns at once, or feeds the watchdog while it waits.
@@ -154,10 +155,10 @@ class Node {
   Ring<ET_RING_BYTES> ring_;
   Transmission tx_, before_;
   uint32_t due_[GROUPS], sent_at_[GROUPS];
-  value_t last_[SENSORS ? SENSORS : 1];        // as last sent
+  value_t last_[SENSOR_SLOTS];        // as last sent
   uint16_t pending_;                           // on-change: differ, and not sent yet
   uint16_t silent_;                            // sensors that do not answer
-  Sums sums_[SENSORS ? SENSORS : 1];
+  Sums sums_[SENSOR_SLOTS];
   uint32_t samples_[GROUPS];
   value_t acts_[ET_ACTUATORS ? ET_ACTUATORS : 1];
   Answer answers_[IDS];
