@@ -134,7 +134,8 @@ async fn drive(
         CliError::new(ErrorKind::Failed, "the simulation broke off").because(&error)
     };
     let started = Instant::now();
-    let mut running = tokio::spawn(simulate::run(nodes, broker, seed, None, stopped));
+    let mut running =
+        tokio::spawn(simulate::run(nodes, broker, seed, simulate::Programs::default(), stopped));
     let mut over = std::pin::pin!(async {
         match duration {
             Some(duration) => tokio::time::sleep(duration).await,

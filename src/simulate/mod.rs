@@ -10,7 +10,7 @@ pub mod node;
 pub mod process;
 mod subject;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,10 +52,56 @@ pub struct Workshop {
     pub folder: PathBuf,
 }
 
-/// How many of the nodes run their firmware as processes, where there is a [`Workshop`].
-pub fn as_processes(nodes: &[SimulatedNode]) -> usize {
+/// The firmware that was built for nodes, and what came of it.
+#[derive(Debug, Default)]
+pub struct Programs {
+    /// The program of each profile whose firmware was built.
+    built: BTreeMap<String, PathBuf>,
+    /// Why the firmware of other profiles was not.
+    pub failed: Vec<String>,
+}
+
+impl Programs {
+    /// How many of the nodes run their firmware, each as a process.
+    pub fn count(&self, nodes: &[SimulatedNode]) -> usize {
+        nodes.iter().filter(|node| self.of(node).is_some()).count()
+    }
+
+    fn of(&self, node: &SimulatedNode) -> Option<(PathBuf, Arc<Firmware>)> {
+        let image = node.image.clone()?;
+        Some((self.built.get(&image.profile)?.clone(), image))
+    }
+}
+
+/// Builds the firmware of nodes, unless they are too many to be processes.
+pub async fn build(nodes: &[SimulatedNode], workshop: Option<&Workshop>) -> Programs {
+    let mut programs = Programs::default();
     let able = nodes.iter().filter(|node| node.image.is_some()).count();
-    if able <= process::PROCESSES_MAX { able } else { 0 }
+    let Some(Workshop { compiler, folder }) = workshop.filter(|_| able <= process::PROCESSES_MAX)
+    else {
+        return programs;
+    };
+    let mut tried = BTreeSet::new();
+    for image in nodes.iter().filter_map(|node| node.image.as_ref()) {
+        let profile = &image.profile;
+        if !tried.insert(profile.clone()) {
+            continue;
+        }
+        match process::build(image, folder, compiler).await {
+            Ok(program) => {
+                programs.built.insert(profile.clone(), program);
+            }
+            Err(error) => {
+                let remedy = "name a C++ compiler with CXX; until then these nodes are simulated";
+                tracing::debug!(%error, %profile, remedy, "the firmware was not built");
+                programs.failed.push(format!(
+                    "the firmware of `{profile}` was not built by {}: {error}",
+                    compiler.display()
+                ));
+            }
+        }
+    }
+    programs
 }
 
 /// The nodes of the twins that name a profile, by thing ID.
@@ -115,36 +161,19 @@ pub fn nodes(objects: &[Object]) -> Vec<SimulatedNode> {
     found.into_values().take(NODES_MAX).collect()
 }
 
-/// Runs `nodes` against the broker until `stop` turns true. With a workshop, and if they are not too
-/// many, nodes run their own firmware as processes; what cannot be built is simulated here.
+/// Runs `nodes` against the broker until `stop` turns true. Those whose firmware was built run it as
+/// processes; the others are simulated here.
 pub async fn run(
     nodes: Vec<SimulatedNode>,
     broker: Broker,
     seed: u64,
-    workshop: Option<Workshop>,
+    programs: Programs,
     stop: watch::Receiver<bool>,
 ) {
-    let workshop = workshop.filter(|_| as_processes(&nodes) > 0);
-    let mut programs: BTreeMap<String, Option<PathBuf>> = BTreeMap::new();
-    if let Some(Workshop { compiler, folder }) = &workshop {
-        for image in nodes.iter().filter_map(|node| node.image.as_ref()) {
-            if programs.contains_key(&image.profile) {
-                continue;
-            }
-            let built = process::build(image, folder, compiler).await;
-            if let Err(error) = &built {
-                let profile = &image.profile;
-                let remedy = "name a C++ compiler with CXX; until then these nodes are simulated";
-                tracing::warn!(%error, profile, remedy, "the firmware was not built");
-            }
-            programs.insert(image.profile.clone(), built.ok());
-        }
-    }
     let mut running = tokio::task::JoinSet::new();
     for (number, node) in nodes.into_iter().enumerate() {
         let (number, broker, stop) = (number as u32, broker.clone(), stop.clone());
-        let image = node.image.clone();
-        match image.and_then(|image| Some((programs.get(&image.profile)?.clone()?, image))) {
+        match programs.of(&node) {
             Some((program, image)) => running.spawn(async move {
                 process::run(node, &image, number, program, broker, seed, stop).await;
             }),

@@ -70,8 +70,12 @@ pub async fn build(firmware: &Firmware, folder: &Path, compiler: &Path) -> io::R
     let built = tokio::time::timeout(BUILD_TIMEOUT, command.output()).await;
     let built = built.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     if !built.status.success() {
-        let errors = String::from_utf8_lossy(&built.stderr).chars().take(500).collect::<String>();
-        return Err(io::Error::other(errors));
+        let printed = String::from_utf8_lossy(&built.stderr).chars().take(500).collect::<String>();
+        let why = match printed.trim() {
+            "" => format!("it ended with {}", built.status),
+            printed => printed.to_owned(),
+        };
+        return Err(io::Error::other(why));
     }
     // Another runtime may have been faster with the same.
     if std::fs::rename(&source, &home).is_err() && program.is_file() {
@@ -201,5 +205,20 @@ mod tests {
         let again = stamped(Some(used), 10);
         assert_eq!((again[8], again[16], again[500]), (9, 10, 7));
         assert_eq!(stamped(Some(vec![1; 3]), 9), fresh, "one that was cut is begun anew");
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_builds_nothing_leaves_no_process() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/quickstart");
+        let nodes = crate::simulate::nodes(&crate::manifest::load(&[path.to_owned()], &[]).objects);
+        let folder = tempfile::tempdir().unwrap();
+        let workshop = crate::simulate::Workshop {
+            compiler: PathBuf::from("/bin/false"),
+            folder: folder.path().to_owned(),
+        };
+        let programs = crate::simulate::build(&nodes, Some(&workshop)).await;
+        assert_eq!(programs.count(&nodes), 0);
+        let [why] = programs.failed.as_slice() else { panic!("{:?}", programs.failed) };
+        assert!(why.contains("/bin/false") && why.contains("exit status: 1"), "{why}");
     }
 }

@@ -203,13 +203,17 @@ async fn serve(
         }
         let workshop = simulate::process::compiler()
             .map(|compiler| simulate::Workshop { compiler, folder: built });
-        let processes = workshop.as_ref().map_or(0, |_| simulate::as_processes(&nodes));
+        let building = simulate::build(&nodes, workshop.as_ref());
+        let programs = tokio::select! {
+            ended = &mut serving => return done(ended),
+            programs = building => programs,
+        };
+        let processes = programs.count(&nodes);
         if processes > 0 {
-            shown.note(
-                "",
-                &format!("{processes} run their firmware as processes, once it is built"),
-                output,
-            );
+            shown.note("", &format!("{processes} run their firmware, each as a process"), output);
+        }
+        for why in &programs.failed {
+            shown.note("note", &format!("{why}; its nodes are simulated without it"), output);
         }
         let twins: Vec<ObjectKey> = declared
             .iter()
@@ -221,7 +225,7 @@ async fn serve(
         tokio::spawn(async move {
             // A node that sends before its twin has its model is refused.
             reconciler.wait_ready(&twins, TWINS_TIMEOUT).await;
-            simulate::run(nodes, mqtt, seed, workshop, stopped).await;
+            simulate::run(nodes, mqtt, seed, programs, stopped).await;
         });
     }
     while !stopping {
