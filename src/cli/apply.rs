@@ -5,10 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::error::{CliError, ErrorKind};
+use super::global::Global;
 use super::manifests::{Loaded, Manifests, Owner};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::plan::SavedPlan;
-use super::{CliError, ErrorKind, Global, Outcome};
+use super::saved_plan::SavedPlan;
 use crate::base::units;
 use crate::manifest::diagnostic;
 use crate::reconcile::ObjectKey;

@@ -8,8 +8,8 @@ use clap::{Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Outcome;
 use super::error::{CliError, ErrorKind};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
 use crate::bench::pipeline::{self, Case, Load, PipelinePlan, PipelineReport, Placement, Updates};
 use crate::bench::{self, Machine, Watch, broker, cacc, scale};
@@ -77,7 +77,7 @@ struct Pipeline {
     edgetwin bench broker\n  \
     edgetwin bench broker --beside mqtt://127.0.0.1:1884")]
 struct BrokerArgs {
-    /// Another broker to measure in turns: mqtt://HOST[:PORT]
+    /// Another broker to measure in turns: `mqtt://HOST[:PORT]`
     #[arg(long, value_name = "URL")]
     beside: Option<String>,
     /// Seconds for each round

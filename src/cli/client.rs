@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
-use super::{CliError, ErrorKind};
+use super::error::{CliError, ErrorKind};
 
 use crate::manifest::{Code, Diagnostic, Object, Region};
 use crate::reconcile::ObjectKey;
@@ -226,7 +226,10 @@ impl Client {
 
     fn unreachable(&self) -> CliError {
         CliError::new(ErrorKind::Unreachable, format!("no runtime answers at {}", self.server))
-            .hint(format!("start one with `{} run`, in another terminal", super::program()))
+            .hint(format!(
+                "start one with `{} run`, in another terminal",
+                super::outcome::program()
+            ))
             .hint("one that is elsewhere is named by `--server URL` or EDGETWIN_SERVER")
     }
 

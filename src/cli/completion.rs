@@ -2,8 +2,9 @@
 
 use clap_complete::{Shell, generate};
 
+use super::error::CliError;
+use super::outcome::Outcome;
 use super::output::Output;
-use super::{CliError, Outcome, command};
 
 /// Print a completion script for a shell.
 #[derive(Debug, clap::Args)]
@@ -15,9 +16,13 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError> {
+pub(super) fn run(
+    args: &Args,
+    mut command: clap::Command,
+    output: &mut Output,
+) -> Result<Outcome, CliError> {
     let mut script = Vec::new();
-    generate(args.shell, &mut command(), "edgetwin", &mut script);
+    generate(args.shell, &mut command, "edgetwin", &mut script);
     output.text(&String::from_utf8_lossy(&script));
     Ok(Outcome::Done)
 }

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::json;
 use toml::Spanned;
 
-use super::Outcome;
 use super::error::{CliError, ErrorKind};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
 
 /// Where settings are looked for when `--config` names no file.

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::client::Client;
+use super::error::{CliError, ErrorKind};
+use super::global::Global;
 use super::objects::{self, Target, age, text};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, Global, Outcome};
 use crate::base::clock::now_us;
 
 /// Show all about an object: what it asks for, its status and its events.

@@ -6,9 +6,12 @@ use serde_json::Value;
 
 use super::apply::{body, plan_of, warn};
 use super::client::Client;
+use super::error::CliError;
+use super::global::Global;
 use super::manifests::{Manifests, Owner};
+use super::objects;
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, Global, Outcome, objects};
 use crate::reconcile::plan::Operation;
 
 /// Lines of an object that are compared; beyond it all of them count as different.

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Outcome;
 use super::error::{CliError, ErrorKind};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
 use crate::base::clock::now_us;
 use crate::runtime;

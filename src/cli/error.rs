@@ -5,13 +5,8 @@
 //!
 //! Not here: mistakes in manifests (`manifest::diagnostic`), which a [`CliError`] can carry.
 
-use std::ffi::OsString;
-use std::process::ExitCode;
-
 use serde_json::{Value, json};
 
-use super::Colour;
-use super::output::{Format, Output};
 use crate::base::text::cut;
 use crate::manifest::diagnostic::{self, Diagnostic};
 
@@ -94,7 +89,7 @@ impl ErrorKind {
 
 /// Longest message, cause or hint that is printed, in characters: what a manifest or a runtime put
 /// into it may be of any length.
-const TEXT_MAX: usize = 600;
+pub(super) const TEXT_MAX: usize = 600;
 
 /// Why a verb failed.
 #[derive(Debug, Clone)]
@@ -181,7 +176,7 @@ impl CliError {
     }
 
     /// The text for people.
-    fn render(&self, colour: bool) -> String {
+    pub(super) fn render(&self, colour: bool) -> String {
         if let Some(mistakes) = &self.0.mistakes {
             return diagnostic::render(
                 &mistakes.diagnostics,
@@ -208,62 +203,13 @@ impl CliError {
         text
     }
 
-    /// Prints the error as the output format asks and returns the exit code.
-    pub(super) fn report(&self, output: &mut Output) -> ExitCode {
-        if self.0.message.is_empty() {
-            return ExitCode::from(self.0.kind.exit_code());
-        }
-        if output.format() == Format::Json {
-            output.error_json(&self.to_json());
-        } else {
-            output.error_text(&self.render(output.colour_stderr()));
-        }
-        ExitCode::from(self.0.kind.exit_code())
+    /// Whether everything was printed already.
+    pub(super) fn is_silent(&self) -> bool {
+        self.0.message.is_empty()
     }
-}
 
-/// Where to print before the arguments are known to be right: as far as they can be read.
-pub(super) fn output(arguments: &[OsString]) -> Output {
-    let arguments: Vec<String> =
-        arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let after = |flag: &str| {
-        arguments.iter().position(|word| word == flag).and_then(|at| arguments.get(at + 1)).cloned()
-    };
-    let json = ["-o", "--output"].iter().any(|flag| after(flag).as_deref() == Some("json"))
-        || arguments
-            .iter()
-            .any(|word| matches!(word.as_str(), "-ojson" | "-o=json" | "--output=json"));
-    let colour = match (
-        after("--color").as_deref(),
-        arguments.iter().find_map(|word| word.strip_prefix("--color=")),
-    ) {
-        (Some("never"), _) | (_, Some("never")) => Colour::Never,
-        (Some("always"), _) | (_, Some("always")) => Colour::Always,
-        _ => Colour::Auto,
-    };
-    Output::new(if json { Format::Json } else { Format::Table }, colour, false)
-}
-
-/// What clap says: help and version are data, all else is a usage error (64, not clap's 2).
-pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    let mut output = output(arguments);
-    let text = error.render();
-    if !error.use_stderr() {
-        let text = if output.colour_stdout() { text.ansi().to_string() } else { text.to_string() };
-        output.text(&text);
-        return match output.finish() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => error.report(&mut output),
-        };
+    /// The exit code of its kind.
+    pub(super) fn exit_code(&self) -> u8 {
+        self.0.kind.exit_code()
     }
-    if output.format() == Format::Json {
-        let plain = text.to_string();
-        let message =
-            plain.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        return CliError::new(ErrorKind::Usage, message).hint("try `--help`").report(&mut output);
-    }
-    let text = if output.colour_stderr() { text.ansi().to_string() } else { text.to_string() };
-    let lines: Vec<_> = text.lines().map(|line| cut(line, TEXT_MAX)).collect();
-    output.error_text(&format!("{}\n", lines.join("\n")));
-    ExitCode::from(ErrorKind::Usage.exit_code())
 }

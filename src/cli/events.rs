@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::error::CliError;
+use super::global::Global;
 use super::objects::{age, text};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, Global, Outcome};
 use crate::base::clock::now_us;
 
 /// Show events: refused readings, services without instances, models that were trained

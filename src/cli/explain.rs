@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
+use super::error::{CliError, ErrorKind};
+use super::global::Global;
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, Global, Outcome};
 use crate::base::text::suggest;
 use crate::cacc::expr::reference::{Entry, REFERENCE};
 use crate::kinds::{Connection, Kind, Part, Quantity, Setting};

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::client::Client;
+use super::error::{CliError, ErrorKind};
+use super::global::Global;
 use super::objects::text;
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, Global, Outcome};
 use crate::kinds::DEFAULT_NAMESPACE;
 
 pub(super) fn run(name: &str, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::error::{CliError, ErrorKind};
+use super::global::LongOutput;
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, LongOutput, Outcome};
 use crate::base::text::suggest;
 use crate::firmware::render::{self, File};
 use crate::kinds::Kind;

@@ -6,9 +6,11 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::error::{CliError, ErrorKind};
+use super::global::Global;
 use super::objects::{self, Target};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, Global, Outcome};
 use crate::base::clock::now_us;
 use crate::kinds::{DEFAULT_NAMESPACE, Kind};
 use crate::twin::selector::Selector;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::error::{CliError, ErrorKind};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, Outcome};
 use crate::manifest::schema::json_schema;
 
 /// Start a project: manifests that validate and run, and the schema for the editor.
@@ -65,7 +66,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome, CliError>
         Format::Table | Format::Wide => {
             written.iter().for_each(|path| output.line(&format!("wrote {path}")));
             let manifests = args.directory.join("manifests");
-            let program = super::program();
+            let program = super::outcome::program();
             output.note(&format!("\nNext: {program} validate {}", manifests.display()));
         }
     }

@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::client::Client;
-use super::{CliError, ErrorKind, Global};
+use super::error::{CliError, ErrorKind};
+use super::global::Global;
 use crate::manifest::{self, Diagnostic, Object};
 use crate::reconcile::disk::{self, NeededFile};
 

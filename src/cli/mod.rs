@@ -24,14 +24,18 @@ mod explain;
 mod explain_node;
 mod gen_firmware;
 mod get;
+mod global;
 mod init;
 mod manifests;
 mod objects;
 mod options;
+mod outcome;
 mod output;
 mod plan;
 pub mod reference;
+mod report;
 mod run;
+mod saved_plan;
 mod schema;
 mod serve;
 mod signals;
@@ -42,18 +46,17 @@ mod version;
 mod wait;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{
-    ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
-};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use config::Config;
 use error::{CliError, ErrorKind};
-use output::{Format, Output};
+use global::Global;
+use outcome::Outcome;
+use output::Output;
 
-use crate::base::telemetry::log::{self, Log, LogFormat, LogOptions};
+use crate::base::telemetry::log::{self, Log};
 
 /// Digital twins on one edge server: nodes, twins, EdgeAI services and context-aware control.
 ///
@@ -75,130 +78,6 @@ struct Cli {
     /// What to do.
     #[command(subcommand)]
     verb: Verb,
-}
-
-/// Options of all verbs. They are listed by `edgetwin options` and hidden in the help of each verb,
-/// which they would double.
-#[derive(Debug, Clone, Args)]
-struct Global {
-    /// How to print data; with json, errors are JSON too
-    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table, hide_short_help = true, hide_long_help = true)]
-    output: Format,
-    /// The namespace to look in
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "NAMESPACE",
-        hide_short_help = true,
-        hide_long_help = true
-    )]
-    namespace: Option<String>,
-    /// Look in all namespaces
-    #[arg(
-        short = 'A',
-        long,
-        global = true,
-        conflicts_with = "namespace",
-        hide_short_help = true,
-        hide_long_help = true
-    )]
-    all_namespaces: bool,
-    /// The address of the runtime
-    #[arg(
-        long,
-        global = true,
-        env = "EDGETWIN_SERVER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:8080",
-        hide_short_help = true,
-        hide_long_help = true
-    )]
-    server: String,
-    /// The configuration file [default: edgetwin.toml, if it is here]
-    #[arg(
-        long,
-        global = true,
-        env = "EDGETWIN_CONFIG",
-        value_name = "FILE",
-        hide_short_help = true,
-        hide_long_help = true
-    )]
-    config: Option<PathBuf>,
-    /// When to colour; `NO_COLOR` is obeyed
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto, hide_short_help = true, hide_long_help = true)]
-    color: Colour,
-    /// Log more to stderr: -v what goes as intended, -vv every detail. `EDGETWIN_LOG` takes filters,
-    /// such as `info,edgetwin::broker=debug`
-    #[arg(short, long, global = true, action = ArgAction::Count, hide_short_help = true, hide_long_help = true)]
-    verbose: u8,
-    /// Only errors: no warnings, no notes
-    #[arg(
-        short,
-        long,
-        global = true,
-        conflicts_with = "verbose",
-        hide_short_help = true,
-        hide_long_help = true
-    )]
-    quiet: bool,
-    /// How to log to stderr [default: text; json with `--output json`]
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        value_name = "FORMAT",
-        hide_short_help = true,
-        hide_long_help = true
-    )]
-    log_format: Option<LogForm>,
-}
-
-/// The form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogForm {
-    /// Lines for people
-    Text,
-    /// One JSON object a line
-    Json,
-}
-
-impl Global {
-    /// What to log, and how.
-    fn log_options(&self, output: &Output) -> LogOptions {
-        let json = match self.log_format {
-            Some(form) => form == LogForm::Json,
-            None => self.output == Format::Json,
-        };
-        let more = i8::try_from(self.verbose).unwrap_or(i8::MAX);
-        let filters = std::env::var(log::VARIABLE).ok().filter(|text| !text.trim().is_empty());
-        LogOptions {
-            verbosity: if self.quiet { -1 } else { more },
-            filters,
-            format: if json { LogFormat::Json } else { LogFormat::Text },
-            colour: output.colour_stderr() && !json,
-        }
-    }
-}
-
-/// The global `--output` without its `-o`, for verbs where that is what is made, as with compilers.
-/// Nobody reads it here: by its id it is the global one.
-#[derive(Debug, Args)]
-struct LongOutput {
-    /// How to print data; with json, errors are JSON too
-    #[arg(id = "output", long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table, hide_short_help = true, hide_long_help = true)]
-    _output: Format,
-}
-
-/// When to colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Colour {
-    /// On a terminal
-    Auto,
-    /// Also into files and pipes
-    Always,
-    /// Never
-    Never,
 }
 
 /// What to do. The help of each verb is the doc comment of its `Args`.
@@ -227,15 +106,6 @@ enum Verb {
     Options(options::Args),
     Completion(completion::Args),
     Version(version::Args),
-}
-
-/// How a verb ended that did not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// All is done: exit code 0.
-    Done,
-    /// There are changes, and `--detailed-exitcode` asked to say so: exit code 2.
-    ChangesPresent,
 }
 
 /// Where settings come from, for the verbs to which that matters.
@@ -280,7 +150,7 @@ impl Verb {
             Self::Doctor(args) => doctor::run(args, output),
             Self::Bench(args) => bench::run(args, output),
             Self::Options(args) => options::run(args, output),
-            Self::Completion(args) => completion::run(args, output),
+            Self::Completion(args) => completion::run(args, command(), output),
             Self::Version(args) => version::run(args, output),
         }
     }
@@ -291,26 +161,18 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// How this program was called, for hints that can be copied: `edgetwin` where it is on the PATH.
-fn program() -> String {
-    match std::env::args_os().next() {
-        Some(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
-        _ => "edgetwin".to_owned(),
-    }
-}
-
 /// Parses, runs, reports, and says how the process ends.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let config = match Config::load(command(), &arguments) {
         Ok(config) => config,
-        Err(error) => return error.report(&mut error::output(&arguments)),
+        Err(error) => return error.report(&mut report::output(&arguments)),
     };
     let found = config.defaults_in(command()).try_get_matches_from(&arguments);
     let found = found.and_then(|found| Ok((Cli::from_arg_matches(&found)?, found)));
     let (cli, found) = match found {
         Ok(both) => both,
-        Err(error) => return error::usage(&error, &arguments),
+        Err(error) => return report::usage(&error, &arguments),
     };
     let mut output = Output::new(cli.global.output, cli.global.color, cli.global.quiet);
     let log = match Log::install(&cli.global.log_options(&output)) {

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{CliError, ErrorKind, Global};
+use super::error::{CliError, ErrorKind};
+use super::global::Global;
 use crate::base::text::suggest;
 use crate::base::time::time_us;
 use crate::kinds::{DEFAULT_NAMESPACE, Kind};

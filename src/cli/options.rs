@@ -2,8 +2,10 @@
 
 use clap::{Args as _, Command};
 
+use super::error::CliError;
+use super::global::Global;
+use super::outcome::Outcome;
 use super::output::Output;
-use super::{CliError, Global, Outcome};
 
 /// List the options of all commands
 #[derive(Debug, clap::Args)]

@@ -1,20 +1,16 @@
 //! `edgetwin plan`: what an apply would do, and a file that does just that.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use std::path::PathBuf;
 
 use super::apply::{body, note_what_is_not_acted_on, plan_of, print_names, warn};
 use super::client::Client;
+use super::error::CliError;
+use super::global::Global;
 use super::manifests::{Manifests, Owner};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, Global, Outcome};
-use crate::reconcile::disk::{NeededFile, digest_of};
-
-/// Largest saved plan, bytes: what a runtime takes.
-const SAVED_BYTES_MAX: u64 = 32 << 20;
+use super::saved_plan::{PinnedFile, SavedPlan};
+use crate::reconcile::disk::NeededFile;
 
 /// Show what an apply would change, field by field, and change nothing.
 ///
@@ -37,25 +33,6 @@ pub(super) struct Args {
     /// Save the plan
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-}
-
-/// A plan in a file.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct SavedPlan {
-    kind: String,
-    base: String,
-    set: Option<String>,
-    prune: bool,
-    documents: Vec<Value>,
-    files: Vec<PinnedFile>,
-}
-
-/// A file that an object needs, as it was when the plan was made.
-#[derive(Debug, Serialize, Deserialize)]
-struct PinnedFile {
-    path: PathBuf,
-    digest: String,
 }
 
 pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<Outcome, CliError> {
@@ -92,63 +69,4 @@ pub(super) fn run(args: &Args, global: &Global, output: &mut Output) -> Result<O
         return Ok(Outcome::ChangesPresent);
     }
     Ok(Outcome::Done)
-}
-
-impl SavedPlan {
-    fn write(&self, path: &Path) -> Result<(), CliError> {
-        let cannot = |error: &dyn std::error::Error| {
-            let message = format!("the plan cannot be written to `{}`", path.display());
-            CliError::new(ErrorKind::Failed, message).because(error)
-        };
-        let text = serde_json::to_string_pretty(self).map_err(|error| cannot(&error))?;
-        fs::write(path, text + "\n").map_err(|error| cannot(&error))
-    }
-
-    /// The saved plan that the paths name, if it is one.
-    pub(super) fn find(paths: &[String]) -> Result<Option<Self>, CliError> {
-        let [path] = paths else { return Ok(None) };
-        // Whatever else it is is reported where manifests are read.
-        let small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= SAVED_BYTES_MAX);
-        let Some(text) = small.then(|| fs::read_to_string(path).ok()).flatten() else {
-            return Ok(None);
-        };
-        if !text.trim_start().starts_with('{') {
-            return Ok(None);
-        }
-        let Ok(value) = serde_json::from_str::<Value>(&text) else { return Ok(None) };
-        if value["kind"] != "Plan" {
-            return Ok(None);
-        }
-        serde_json::from_value(value).map(Some).map_err(|error| {
-            let message = format!("the plan in `{path}` cannot be read");
-            CliError::new(ErrorKind::Failed, message).because(&error)
-        })
-    }
-
-    /// The files that the plan needs, if they are what they were.
-    pub(super) fn files(&self) -> Result<Vec<NeededFile>, CliError> {
-        let read = |pinned: &PinnedFile| {
-            let path = &pinned.path;
-            let bytes = fs::read(path).map_err(|error| {
-                let message = format!("`{}` cannot be read", path.display());
-                CliError::new(ErrorKind::Failed, message).because(&error)
-            })?;
-            if digest_of(&bytes) != pinned.digest {
-                let message = format!("`{}` changed since the plan was made", path.display());
-                return Err(CliError::new(ErrorKind::Conflict, message).hint("make the plan again"));
-            }
-            Ok(NeededFile { path: path.clone(), digest: pinned.digest.clone(), bytes })
-        };
-        self.files.iter().map(read).collect()
-    }
-
-    /// What is sent to apply it.
-    pub(super) fn body(&self) -> Value {
-        json!({
-            "documents": self.documents,
-            "set": self.set,
-            "prune": self.prune,
-            "base": self.base,
-        })
-    }
 }

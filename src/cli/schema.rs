@@ -1,7 +1,8 @@
 //! `edgetwin schema`: the JSON Schema of manifests.
 
+use super::error::CliError;
+use super::outcome::Outcome;
 use super::output::Output;
-use super::{CliError, Outcome};
 use crate::manifest::schema::json_schema;
 
 /// Print the JSON Schema of manifests, for editors.

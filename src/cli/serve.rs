@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use super::Outcome;
 use super::console::Console;
 use super::error::{CliError, ErrorKind};
+use super::outcome::Outcome;
 use super::output::Output;
 use super::signals::Signals;
 use crate::base::http::{self, Guard};

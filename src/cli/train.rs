@@ -10,8 +10,9 @@ use clap::ValueEnum as _;
 use serde_json::json;
 
 use super::error::{CliError, ErrorKind};
+use super::global::LongOutput;
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{LongOutput, Outcome};
 use crate::base::text::suggest;
 use crate::base::units::Percent;
 use crate::edgeai::Classifier;

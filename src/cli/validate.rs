@@ -1,7 +1,8 @@
 //! `edgetwin validate`: every mistake of a run, without a runtime.
 
+use super::error::{CliError, ErrorKind};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, Outcome};
 use crate::manifest::{self, diagnostic};
 
 /// Check manifests and report every mistake at once.

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::error::CliError;
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, Outcome};
 use crate::kinds::API_VERSION;
 
 /// Print the version of this program, and of the manifests that it reads.

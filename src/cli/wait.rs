@@ -2,9 +2,11 @@
 
 use super::apply::not_in_time;
 use super::client::Client;
+use super::error::{CliError, ErrorKind};
+use super::global::Global;
 use super::objects::{self, Target};
+use super::outcome::Outcome;
 use super::output::{Format, Output};
-use super::{CliError, ErrorKind, Global, Outcome};
 use crate::base::units;
 use crate::reconcile::ObjectKey;
 

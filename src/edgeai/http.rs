@@ -24,7 +24,7 @@ use super::Model;
 use super::oip::{self, InferRequest, Layout};
 use crate::base::http::client::{Outgoing, Pool, SendError, SendErrorKind, encode_segment};
 
-/// Largest request, in bytes (1 MiB). Why: [`ROWS_MAX`] rows of a dozen inputs. A larger one is 413.
+/// Largest request, in bytes (1 MiB). Why: `ROWS_MAX` rows of a dozen inputs. A larger one is 413.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Rows that are judged on the spot; more move to a thread that may block. Why: 16 rows of the

@@ -3,7 +3,7 @@
 //!
 //! [`Firmware::plan`] turns a profile, and the model of the twins that use it, into properties in
 //! fixed point ([`property`]), parts on pins ([`board`], [`part`]), and sizes ([`size`]); every mistake is
-//! a [`Problem`] with the path of the field that it is about. [`render`] makes the files of it: the
+//! a `Problem` with the path of the field that it is about. [`render`] makes the files of it: the
 //! same bytes for the same profile.
 //!
 //! Boards and parts are described in `firmware-templates/`, the C++ is there too.

@@ -29,7 +29,7 @@ pub struct IntakeContext {
     pub directory: Arc<Directory>,
     /// Counts.
     pub telemetry: Arc<Telemetry>,
-    /// Verdicts to publish; a [`Sink`] of the writer.
+    /// Verdicts to publish; a `Sink` of the writer.
     pub outbox: Arc<Outbox>,
     /// Receives acknowledgements, events and states.
     pub uplinks: Arc<dyn Uplinks>,

@@ -123,7 +123,7 @@ pub trait Reaction: Send + Sync {
     /// Adds the changes that follow from `change` to `follow`. Called under the writer's lock:
     /// microseconds only, and no call back into the writer.
     fn react(&self, change: &Committed, follow: &mut Vec<Request>);
-    /// Called when changes were dropped because they were [`REACTION_DEPTH_MAX`] deep.
+    /// Called when changes were dropped because they were `REACTION_DEPTH_MAX` deep.
     fn too_deep(&self, change: &Committed);
 }
 

@@ -15,7 +15,7 @@
 //! | [`Rules`] | members, truth, timers | which rules changed their state |
 //! | [`decide`](crate::cacc::decide) | nothing: a pure function | a node's decision, and who is behind it |
 //! | [`Session`] | one node: presence, transmission, actuators, commands | effects and events |
-//! | [`explain`](crate::cacc::explain) | nothing | sentences |
+//! | [`explain`] | nothing | sentences |
 //!
 //! From a verdict to a command: [`Controller::observe`] records it in the facts and has the rules
 //! look at it; [`Controller::follow`] marks the nodes of those that moved; [`Controller::settle`] decides

@@ -11,7 +11,7 @@ pub struct Layer<'a> {
     pub name: &'a Arc<str>,
     /// Its priority.
     pub priority: i64,
-    /// See [`Target::specificity`](super::rule::Target::specificity).
+    /// See `Target::specificity`.
     pub specificity: u8,
     /// Since when, microseconds since 1970.
     pub since_us: i64,

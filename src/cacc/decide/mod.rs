@@ -5,9 +5,9 @@
 //! 2. *Rules*: the layers that ask something of a node are what a client wrote into
 //!    `desiredProperties` (cause `user`), the active rules, and the node's default. Each field of
 //!    each property is taken from the first layer that sets it; rules stand in order of priority,
-//!    then of the more specific target, then of their names. They also give the node's [`Share`].
+//!    then of the more specific target, then of their names. They also give the node's `Share`.
 //! 3. *Programs*: the first that the node has, and the profile's bounds.
-//! 4. *Hysteresis*: what lowers the load acts at once, what raises it waits until [`HOLD_UP_US`]
+//! 4. *Hysteresis*: what lowers the load acts at once, what raises it waits until `HOLD_UP_US`
 //!    after the node's last change, except that a rule which just became active, or applies again,
 //!    raises once without waiting, and a client always.
 //!

@@ -30,7 +30,7 @@ impl fmt::Display for Winner {
 /// Something that was asked for and is not so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// `NotInProfile`, `Clamped`, `HoldUp`, or what [`Safety::reason`] gives.
+    /// `NotInProfile`, `Clamped`, `HoldUp`, or what `Safety::reason` gives.
     pub reason: &'static str,
     /// Who asked.
     pub by: Winner,

@@ -57,7 +57,7 @@ pub(super) struct Args {
     /// Address of the MQTT listener
     #[arg(long, env = "EDGETWIN_MQTT", value_name = "ADDR", default_value = "127.0.0.1:1883")]
     mqtt: String,
-    /// An external MQTT broker to use in place of the own listener: mqtt://HOST[:PORT]
+    /// An external MQTT broker to use in place of the own listener: `mqtt://HOST[:PORT]`
     #[arg(long, env = "EDGETWIN_BROKER", value_name = "URL", conflicts_with = "mqtt")]
     broker: Option<String>,
     /// Address of the Eureka API
