@@ -16,7 +16,7 @@ use crate::manifest::diagnostic;
 use crate::reconcile::ObjectKey;
 use crate::reconcile::plan::{ApplyPlan, Operation};
 
-/// Make a runtime what the manifests say.
+/// Apply manifests to a runtime.
 ///
 /// All files are checked together first; one mistake anywhere and nothing is changed. Applying the
 /// same files again changes nothing. A plan that was saved with `edgetwin plan --out FILE` is

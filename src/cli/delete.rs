@@ -13,7 +13,7 @@ use crate::base::units;
 use crate::manifest::{self, diagnostic};
 use crate::reconcile::ObjectKey;
 
-/// Delete objects, and with them what they made: twins with their history, running services.
+/// Delete objects and what they created: twins with their history, running services.
 ///
 /// By kind and name, by label, or all that files declare. Waits until they are gone.
 #[derive(Debug, clap::Args)]

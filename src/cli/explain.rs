@@ -12,7 +12,7 @@ use crate::kinds::{Connection, Kind, Part, Quantity, Setting};
 use crate::manifest::Code;
 use crate::manifest::schema::{self, Explanation};
 
-/// Explain a kind, a field, a code, the expressions of rules, or how a node transmits and why
+/// Explain a kind, a field, a code, an expression, or how a node transmits and why
 ///
 /// Without an argument, lists the kinds; `edgetwin explain codes` lists the codes, and `edgetwin
 /// explain expressions` what a rule's `when` can name and call,

@@ -15,7 +15,7 @@ use crate::base::clock::now_us;
 use crate::kinds::{DEFAULT_NAMESPACE, Kind};
 use crate::twin::selector::Selector;
 
-/// Show objects and how they are.
+/// Show objects and their status.
 ///
 /// A kind by name, plural or short name (`edgetwin explain` lists them), or `all`. `get twins` lists
 /// the twins that TwinSets make, too. What `-o yaml` prints can be applied again. `get commands` shows
