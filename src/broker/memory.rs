@@ -610,6 +610,49 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_retained_message_stays_until_an_empty_one_removes_it() {
+        let mut broker = Broker::default();
+        let now = Instant::now();
+        let found = |broker: &Broker, filter: &str| -> Vec<(String, bool)> {
+            let text = |delivery: &Delivery| {
+                String::from_utf8(delivery.message.payload.as_slice().to_vec()).unwrap()
+            };
+            let deliveries = broker.retained(filter, &plain(1), now);
+            deliveries.iter().map(|delivery| (text(delivery), delivery.retain)).collect()
+        };
+        for (topic, payload) in [("a/b", "1"), ("a/b", "22"), ("a/c", "3"), ("b", "4")] {
+            broker.retain(&message(topic, payload, 1)).unwrap();
+        }
+        assert_eq!(found(&broker, "a/b"), [("22".to_owned(), true)]);
+        assert_eq!(found(&broker, "a/+"), [("22".to_owned(), true), ("3".to_owned(), true)]);
+        assert_eq!(found(&broker, "c"), []);
+        for topic in ["a/b", "a/c", "b", "never"] {
+            broker.retain(&message(topic, "", 1)).unwrap();
+        }
+        assert_eq!((found(&broker, "#"), broker.retained_bytes), (vec![], 0));
+    }
+
+    #[test]
+    fn retained_messages_are_bounded_in_number_and_bytes() {
+        let mut broker = Broker::default();
+        let large = "x".repeat(1 << 20);
+        let kept = (0..).take_while(|n| {
+            let message = message(&format!("t/{n}"), &large, 1);
+            broker.retain(&message).is_ok()
+        });
+        let kept = kept.count();
+        assert_eq!(kept, RETAINED_BYTES_MAX / message("t/00", &large, 1).size());
+        // One that takes another's place needs only the difference.
+        assert!(broker.retain(&message("t/0", &large, 1)).is_ok());
+        let mut broker = Broker::default();
+        for n in 0..RETAINED_MAX {
+            broker.retain(&message(&n.to_string(), "x", 1)).unwrap();
+        }
+        assert!(broker.retain(&message("more", "x", 1)).is_err());
+        assert!(broker.retain(&message("0", "y", 1)).is_ok());
+    }
+
+    #[test]
     fn a_will_waits_for_its_delay_or_the_end_of_the_session() {
         let now = Instant::now();
         let second = Duration::from_secs(1);

@@ -29,7 +29,6 @@ use crate::twin::aggregate::Aggregates;
 use crate::twin::path::Path;
 use crate::twin::{Change, ThingId};
 use crate::wire::Uplink;
-use crate::wire::{Leaf, Topic};
 use crate::writer::{Committed, Origin, Precondition, Rejected, Request, Sink, Writer};
 
 /// Time after which decisions that could not be stored are stored again, as on a full disk.
@@ -371,10 +370,9 @@ impl Control {
             }
         }
         for message in messages {
-            let leaf = if message.desired { Leaf::Desired } else { Leaf::Command };
-            let topic = Topic { thing: message.thing, leaf };
             self.telemetry.commands_sent.add(u64::from(!message.desired));
-            self.outbox.publish(topic.to_string(), message.text.into_bytes(), message.desired);
+            let (topic, payload, retain) = message.into_publish();
+            self.outbox.publish(topic, payload, retain);
         }
         for (stage, since_us, until_us) in timings {
             let us = until_us.unwrap_or_else(now_us) - since_us;

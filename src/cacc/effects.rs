@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::facts::HistoryRequest;
 use crate::twin::ThingId;
+use crate::wire::{Leaf, Topic};
 
 /// What is to be done, in this order: what must be durable, then what may be seen.
 #[derive(Debug, Default, PartialEq)]
@@ -55,6 +56,15 @@ pub struct NodeMessage {
     pub text: String,
     /// It is for an actuator, and goes before all that is not.
     pub urgent: bool,
+}
+
+impl NodeMessage {
+    /// Topic, payload, and whether the broker keeps it for a node that is offline.
+    pub fn into_publish(self) -> (String, Vec<u8>, bool) {
+        let leaf = if self.desired { Leaf::Desired } else { Leaf::Command };
+        let topic = Topic { thing: self.thing, leaf };
+        (topic.to_string(), self.text.into_bytes(), self.desired)
+    }
 }
 
 /// Something that a person would want to know.
@@ -235,6 +245,16 @@ mod tests {
         let Value::Object(value) = value else { panic!("{value}") };
         let thing = ThingId::parse("lab:n").unwrap();
         FeatureEdit { thing, feature: "f".to_owned(), desired, value, merge }
+    }
+
+    #[test]
+    fn only_the_desired_transmission_is_retained() {
+        let publish = |desired| {
+            let thing = ThingId::parse("lab:n").unwrap();
+            NodeMessage { thing, desired, text: "x".to_owned(), urgent: false }.into_publish()
+        };
+        assert_eq!(publish(true), ("et/v1/lab/n/desired".to_owned(), b"x".to_vec(), true));
+        assert_eq!(publish(false), ("et/v1/lab/n/cmd".to_owned(), b"x".to_vec(), false));
     }
 
     #[test]

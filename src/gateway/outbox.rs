@@ -69,3 +69,20 @@ impl Sink for Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_outbox_drops_the_oldest_and_keeps_the_order() {
+        let outbox = Outbox::default();
+        let message = |n: usize| (n.to_string(), vec![1], n % 2 == 0);
+        outbox.publish_all((0..=OUTBOX_MAX).map(message));
+        let (topic, payload, retain) = message(OUTBOX_MAX + 1);
+        outbox.publish(topic, payload, retain);
+        let waiting = outbox.take();
+        assert!(waiting.into_iter().eq((2..OUTBOX_MAX + 2).map(message)));
+        assert!(outbox.take().is_empty());
+    }
+}

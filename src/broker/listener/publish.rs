@@ -124,15 +124,7 @@ impl Hub {
             self.settle(next);
         }
         for (topic, payload, retain) in self.context.outbox.take() {
-            let message = Rc::new(Message {
-                topic,
-                payload: payload_of(&payload),
-                qos: 1,
-                retain,
-                properties: Vec::new(),
-                expires: None,
-                sender: None,
-            });
+            let message = Rc::new(message_of_runtime(topic, &payload, retain));
             self.keep_retained(&message);
             self.route(&message);
         }
@@ -236,7 +228,36 @@ pub(super) fn expiry_of(properties: &[Property]) -> Option<Duration> {
     })
 }
 
+/// A message that the runtime itself publishes.
+fn message_of_runtime(topic: String, payload: &[u8], retain: bool) -> Message {
+    Message {
+        topic,
+        payload: payload_of(payload),
+        qos: 1,
+        retain,
+        properties: Vec::new(),
+        expires: None,
+        sender: None,
+    }
+}
+
 pub(super) fn payload_of(bytes: &[u8]) -> ArcPayload {
     let len = bytes.len();
     ArcPayload::new(bytes.into(), 0, len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtimes_messages_are_retained_as_asked() {
+        for retain in [true, false] {
+            let message = message_of_runtime("t".to_owned(), b"x", retain);
+            assert_eq!(
+                (message.retain, message.qos, message.payload.as_slice()),
+                (retain, 1, &b"x"[..])
+            );
+        }
+    }
 }
