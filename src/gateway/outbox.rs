@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_full_outbox_drops_the_oldest_and_keeps_the_order() {
         let outbox = Outbox::default();
-        let message = |n: usize| (n.to_string(), vec![1], n % 2 == 0);
+        let message = |n: usize| (n.to_string(), vec![1], n.is_multiple_of(2));
         outbox.publish_all((0..=OUTBOX_MAX).map(message));
         let (topic, payload, retain) = message(OUTBOX_MAX + 1);
         outbox.publish(topic, payload, retain);

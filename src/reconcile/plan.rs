@@ -385,6 +385,17 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_maps_differs_by_item_and_one_of_values_as_a_whole() {
+        let paths = |from: &Value, to: &Value| -> Vec<String> {
+            diff(from, to).into_iter().map(|change| change.path).collect()
+        };
+        let from = json!({"maps": [{"a": 1}, {"b": 2}], "values": [1, 2], "same": [{"c": 3}]});
+        let to = json!({"maps": [{"a": 2}], "values": [1, 3], "same": [{"c": 3}]});
+        assert_eq!(paths(&from, &to), ["maps[0].a", "maps[1]", "values"]);
+        assert_eq!(paths(&json!({"x": []}), &json!({"x": [{"a": 1}]})), ["x[0]"]);
+    }
+
+    #[test]
     fn second_plan_after_apply_is_empty_and_models_come_before_twins() {
         let desired = objects(&farm());
         let first = plan(&desired, &BTreeMap::new(), Ownership::default()).unwrap();

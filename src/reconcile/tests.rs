@@ -341,6 +341,21 @@ async fn pruning_removes_what_the_set_no_longer_declares() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_pruned_cannot_be_referred_to_and_what_stays_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::open(directory.path());
+    let own = ApplyOptions { set: Some("farm".to_owned()), prune: true, ..Default::default() };
+    world.try_apply(&json!([model()]), own.clone()).await.unwrap();
+    let named = model()["metadata"]["name"].clone();
+    let referring = json!([twin("a", &json!({}), &json!({"model": named}))]);
+    let pruned = world.try_apply(&referring, own).await;
+    assert!(matches!(pruned, Err(ApplyError::Invalid(_))), "{pruned:?}");
+    let other = ApplyOptions { set: Some("other".to_owned()), prune: true, ..Default::default() };
+    world.try_apply(&referring, other).await.unwrap();
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_saved_plan_is_refused_when_the_base_moved() {
     let directory = tempfile::tempdir().unwrap();
     let world = World::open(directory.path());

@@ -276,6 +276,16 @@ mod tests {
     }
 
     #[test]
+    fn an_aggregate_has_its_attributes_and_labels() {
+        let spec = serde_json::from_value(json!({
+            "members": {"matchLabels": {"a": "b"}}, "derive": {}, "attributes": {"floor": 1}}));
+        let labels = BTreeMap::from([("room".to_owned(), "north".to_owned())]);
+        let patch = Wanted::of_aggregate(&spec.unwrap(), &labels).patch(None, [], &[]);
+        let wanted = json!({"attributes": {"floor": 1, "labels": {"room": "north"}}});
+        assert_eq!(patch, Some(wanted));
+    }
+
+    #[test]
     fn services_in_one_form_replace_those_in_the_other() {
         let of = |services: Value| {
             let spec: TwinSpec = serde_json::from_value(json!({"services": services})).unwrap();

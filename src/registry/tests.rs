@@ -41,6 +41,25 @@ fn a_lease_ends_its_duration_after_the_last_heartbeat() {
 }
 
 #[test]
+fn an_instance_is_up_since_it_first_said_so() {
+    let registry = Registry::new(1);
+    let up_ms = || registry.read(|table| table.app("A")[0].lease.up_ms);
+    let starting = Instance { status: Status::Starting, ..http("a", "one", 1) };
+    registry.register(starting, at(1)).unwrap();
+    assert_eq!(up_ms(), 0);
+    registry.register(http("a", "one", 1), at(2)).unwrap();
+    assert_eq!(up_ms(), at(2).unix_ms);
+    registry.register(http("a", "one", 1), at(3)).unwrap();
+    assert_eq!(up_ms(), at(2).unix_ms);
+}
+
+#[test]
+fn an_address_of_ipv6_is_shown_in_brackets() {
+    let shown = |host: &str| Endpoint::Http { host: host.to_owned(), port: 80 }.to_string();
+    assert_eq!((shown("edge.local"), shown("::1")), ("edge.local:80".into(), "[::1]:80".into()));
+}
+
+#[test]
 fn setting_the_clock_evicts_nobody() {
     let registry = Registry::new(1);
     registry.register(leased("a", "one", 10), at(0)).unwrap();
@@ -424,6 +443,26 @@ fn retries_stay_within_their_budget_when_all_fail() {
     // A fifth of the calls, ten a second, and what was saved up before.
     assert!(retries <= calls / 5 + 10 * length_s as u32 + 20, "{retries} of {calls}");
     assert!(retries > calls / 10);
+}
+
+#[test]
+fn instances_take_turns_and_a_failed_call_goes_to_the_next() {
+    let balancer = balancer(3, Balancing::RoundRobin);
+    let mut firsts = Vec::new();
+    for _ in 0..6 {
+        let mut call = balancer.call();
+        let pick = call.next(5).unwrap();
+        firsts.push(index(&pick));
+        call.succeeded(pick, 6);
+    }
+    assert!(firsts.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 3), "{firsts:?}");
+    let mut call = balancer.call();
+    let mut tried = Vec::new();
+    while let Some(pick) = call.next(7) {
+        tried.push(index(&pick));
+        call.failed(pick, FailureKind::Connect, 8);
+    }
+    assert_eq!(tried, [0, 1, 2].map(|n| (firsts[5] + 1 + n) % 3));
 }
 
 #[test]

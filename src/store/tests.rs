@@ -521,3 +521,21 @@ fn records_read_back_from_a_real_directory() {
     }
     assert!(at.is_none());
 }
+
+#[test]
+fn a_directory_is_read_again_and_a_segment_that_was_never_written_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(Directory::open(folder.path()).unwrap());
+    let (mut log, _) = Log::open(disk.clone(), small(), |_| {}).unwrap();
+    for number in 1..=3 {
+        append(&mut log, number, 40).unwrap();
+        commit(&mut log).unwrap();
+    }
+    drop(log);
+    disk.create(&segment_name(2), u64::from(small().segment_len)).unwrap();
+    let mut found = 0;
+    let (log, recovery) = Log::open(disk.clone(), small(), |_| found += 1).unwrap();
+    assert_eq!((found, log.segment()), (3, 1));
+    assert!(recovery.damage.is_empty(), "{recovery:?}");
+    assert_eq!(numbers(&disk.list().unwrap(), "seg-"), [1]);
+}

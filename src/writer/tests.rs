@@ -62,6 +62,22 @@ fn nothing_is_visible_before_it_is_durable() {
 }
 
 #[test]
+fn a_survey_sees_every_twin_and_tells_the_batch_of_what_it_asked() {
+    let (writer, _) = open(&Arc::default());
+    create(&writer, "a");
+    let survey = writer.survey(2, |twins, requests| {
+        assert_eq!(twins.map(|twin| twin.id.to_string()).collect::<Vec<_>>(), ["lab:a"]);
+        requests.push(request("a", Change::Delete(Path::Attribute(vec!["none".into()]))));
+        requests.push(request("b", Change::Modify(Path::Thing, json!({}))));
+    });
+    let batch = survey.unwrap().unwrap();
+    assert!(writer.durable_now().batch < batch && writer.twin("lab:b").is_none());
+    writer.commit();
+    assert!(writer.durable_now().batch >= batch && writer.twin("lab:b").is_some());
+    assert_eq!(writer.survey(3, |_, _| {}).unwrap(), None);
+}
+
+#[test]
 fn a_refused_change_leaves_no_trace() {
     let disk = Arc::default();
     let (writer, _) = open(&disk);
