@@ -6,4 +6,5 @@ pub mod http;
 pub mod telemetry;
 pub mod text;
 pub mod time;
+mod ucum;
 pub mod units;

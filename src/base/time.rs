@@ -27,6 +27,49 @@ pub fn time_us(text: &str) -> Option<i64> {
     (rfc3339(time) == text).then_some(time)
 }
 
+/// Reads any instant of RFC 3339: with `T` or a space, with or without decimals, with its zone.
+/// `None` for anything else, a time without a zone among it.
+pub fn instant_us(text: &str) -> Option<i64> {
+    let date = text.get(..10)?;
+    let clock = text.get(11..19)?;
+    if !matches!(text.as_bytes()[10], b'T' | b't' | b' ') {
+        return None;
+    }
+    let rest = text.get(19..)?;
+    let (decimals, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?),
+        None => ("0", rest),
+    };
+    if decimals.is_empty() {
+        return None;
+    }
+    // A leap second counts as the one before it.
+    let clock = clock.replace(":60", ":59");
+    let whole = time_us(&format!("{date}T{clock}.000Z"))?;
+    let micros = format!("{decimals:0<6}").get(..6)?.parse::<i64>().ok()?;
+    let ahead = match zone {
+        "Z" | "z" => 0,
+        zone => {
+            let sign = match zone.as_bytes().first()? {
+                b'+' => 1,
+                b'-' => -1,
+                _ => return None,
+            };
+            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+            let two = |text: &str| {
+                (text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()))
+                    .then(|| text.parse::<i64>().ok())?
+            };
+            let (hours, minutes) = (two(hours)?, two(minutes)?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            sign * (hours * 60 + minutes) * 60_000_000
+        }
+    };
+    Some(whole + micros - ahead)
+}
+
 /// Year, month and day of a number of days since 1970.
 ///
 /// Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
@@ -62,6 +105,34 @@ mod tests {
         for text in ["", "1970-01-01", "1970-02-30T00:00:00.000Z", "1970-01-01T00:00:00.000+00:00"]
         {
             assert_eq!(time_us(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn instants_are_read_in_every_form_of_the_standard() {
+        for (text, us) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-01 01:00:00.25+01:00", 250_000),
+            ("1969-12-31T19:30:00.000001-04:30", 1),
+            ("1970-01-01t00:00:00.123456789z", 123_456),
+            ("2016-12-31T23:59:60Z", 1_483_228_799_000_000),
+        ] {
+            assert_eq!(instant_us(text), Some(us), "{text}");
+        }
+        for text in [
+            "",
+            "1970-01-01",
+            "1970-01-01T00:00:00",
+            "1970-01-01T00:00:00.Z",
+            "1970-13-01T00:00:00Z",
+            "1970-01-01T24:00:00Z",
+            "1970-01-01T00:00:00+1:00",
+            "1970-01-01T00:00:00 Z",
+            "1970-01-01T00:00:00+24:00",
+            "1970-01-01T00:00:00.5",
+            "1970-01-01\u{e4}00:00:00Z",
+        ] {
+            assert_eq!(instant_us(text), None, "{text}");
         }
     }
 }

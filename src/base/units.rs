@@ -423,7 +423,8 @@ impl fmt::Display for Unit {
     }
 }
 
-/// Codes that are known, with what each means; the list that `explain TwinModel` refers to.
+/// Units that are common on an edge, with what each means; the list that `explain TwinModel` refers
+/// to and editors complete. Any other UCUM code is taken, too (`base::ucum`).
 pub const UNITS: &[(&str, &str)] = &[
     ("%", "percent"),
     ("%EL", "percent, remaining battery energy"),
@@ -441,6 +442,12 @@ pub const UNITS: &[(&str, &str)] = &[
     ("J", "joule"),
     ("K", "kelvin"),
     ("L", "litre"),
+    ("L/h", "litre per hour"),
+    ("L/min", "litre per minute"),
+    ("L/s", "litre per second"),
+    ("MHz", "megahertz"),
+    ("MPa", "megapascal"),
+    ("MW", "megawatt"),
     ("N", "newton"),
     ("Ohm", "ohm"),
     ("Pa", "pascal"),
@@ -448,6 +455,8 @@ pub const UNITS: &[(&str, &str)] = &[
     ("Sv", "sievert"),
     ("T", "tesla"),
     ("V", "volt"),
+    ("[degF]", "degree Fahrenheit"),
+    ("[psi]", "pound per square inch"),
     ("VA", "volt-ampere"),
     ("VAs", "volt-ampere second"),
     ("W", "watt"),
@@ -475,7 +484,9 @@ pub const UNITS: &[(&str, &str)] = &[
     ("gn", "standard gravity, 9.80665 m/s2"),
     ("h", "hour"),
     ("hPa", "hectopascal"),
+    ("kHz", "kilohertz"),
     ("kPa", "kilopascal"),
+    ("kV", "kilovolt"),
     ("kW", "kilowatt"),
     ("kWh", "kilowatt hour"),
     ("kg", "kilogram"),
@@ -494,8 +505,11 @@ pub const UNITS: &[(&str, &str)] = &[
     ("m/s2", "metre per second squared"),
     ("m2", "square metre"),
     ("m3", "cubic metre"),
+    ("m3/h", "cubic metre per hour"),
     ("m3/s", "cubic metre per second"),
     ("mA", "milliampere"),
+    ("mS/cm", "millisiemens per centimetre"),
+    ("mbar", "millibar"),
     ("mV", "millivolt"),
     ("mW", "milliwatt"),
     ("mg", "milligram"),
@@ -516,6 +530,7 @@ pub const UNITS: &[(&str, &str)] = &[
     ("rad/s", "radian per second"),
     ("rpm", "revolutions per minute"),
     ("s", "second"),
+    ("uS/cm", "microsiemens per centimetre"),
     ("ug/m3", "microgram per cubic metre"),
     ("um", "micrometre"),
     ("us", "microsecond"),
@@ -528,8 +543,18 @@ const UNIT_ALIASES: &[(&str, &str)] = &[
     ("°C", "Cel"),
     ("degC", "Cel"),
     ("celsius", "Cel"),
-    ("F", "Cel"),
-    ("°F", "Cel"),
+    ("F", "[degF]"),
+    ("°F", "[degF]"),
+    ("degF", "[degF]"),
+    ("fahrenheit", "[degF]"),
+    ("psi", "[psi]"),
+    ("µS/cm", "uS/cm"),
+    ("l/m", "L/min"),
+    ("lpm", "L/min"),
+    ("m3h", "m3/h"),
+    ("m³/h", "m3/h"),
+    ("m³", "m3"),
+    ("m²", "m2"),
     ("RH", "%RH"),
     ("rh", "%RH"),
     ("percent", "%"),
@@ -564,6 +589,10 @@ impl FromStr for Unit {
             .iter()
             .find(|(alias, _)| alias.to_lowercase() == lower)
             .map(|(_, code)| *code);
+        // `C` and `F` are coulomb and farad in UCUM, and never meant.
+        if alias.is_none() && super::ucum::is_unit(text) {
+            return Ok(Self(text.to_owned()));
+        }
         let same_letters =
             UNITS.iter().map(|(code, _)| *code).find(|code| code.to_lowercase() == lower);
         let guess =
@@ -599,7 +628,7 @@ impl JsonSchema for Unit {
         json_schema!({
             "type": "string",
             "description": "A unit of measurement: a UCUM code or SenML name, such as `Cel`, `%RH`, `dB`, `lx`.",
-            "enum": codes,
+            "examples": codes,
             "x-scalar": "unit",
         })
     }
@@ -761,5 +790,54 @@ mod tests {
             assert!(error.help.contains(&format!("`{code}`")), "{error}");
         }
         assert!("Cel".parse::<Unit>().is_ok());
+    }
+
+    #[test]
+    fn units_of_ucum_are_taken_and_slips_are_not() {
+        for text in [
+            "L/min",
+            "m3/h",
+            "uS/cm",
+            "mS/cm",
+            "kHz",
+            "[degF]",
+            "umol/m2/s",
+            "kW.h",
+            "mm[Hg]",
+            "m/s2",
+            "10*3/uL",
+            "GBy",
+            "KiBy",
+            "/h",
+            "g.m-2",
+            "1/s",
+            "dB[SPL]",
+            "[in_i]",
+            "kg/(m.s2)",
+            "mol{photons}",
+        ] {
+            assert_eq!(text.parse::<Unit>().map(|unit| unit.to_string()).as_deref(), Ok(text));
+        }
+        for text in [
+            "C",
+            "F",
+            "Fahrenheit",
+            "L/",
+            "L//min",
+            "min/x",
+            "kmin",
+            "m3 / h",
+            "[degX]",
+            "kg/(m",
+            "",
+            "s.",
+            "m-",
+            "mol{",
+            "hours",
+            "khz",
+            "L/minute",
+        ] {
+            assert!(text.parse::<Unit>().is_err(), "{text}");
+        }
     }
 }

@@ -1,15 +1,17 @@
 //! Labelled rows to train and test on, in memory.
 //!
-//! From CSV with a header line, or row by row. Labels are numbered in sorted order (by value if
+//! From CSV with a header line (separated by commas, semicolons or tabs; plain or gzip), or row by
+//! row. Labels are numbered in sorted order (by value if
 //! all are whole numbers), so the order of rows decides nothing.
 //!
-//! Not here: files and compression (the caller gives a reader), features over time (`generate`
+//! Not here: files (the caller gives a reader), features over time (`generate`
 //! and the twins' history give rows that have them).
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Cursor, Read};
 
+use flate2::read::MultiGzDecoder;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
@@ -18,6 +20,17 @@ use super::limits::{INPUTS_MAX, LABELS_MAX, NAME_BYTES_MAX};
 /// Most values (rows × inputs) of a dataset. Why: 256 MiB of `f32`, what an edge server can spare
 /// while it trains. Reading stops there with [`DataError::TooLarge`].
 pub const VALUES_MAX: usize = 64 << 20;
+
+/// Longest CSV once it is uncompressed, bytes; what follows is not read. Why: a few bytes of gzip can
+/// stand for terabytes. [`VALUES_MAX`] values fit with 63 characters each.
+const CSV_BYTES_MAX: u64 = (VALUES_MAX as u64) << 6;
+
+/// Longest header line, bytes.
+const HEADER_BYTES_MAX: u64 = 1 << 20;
+
+/// Cells that mean that there is no value, beside an empty one: as R, pandas and spreadsheets write
+/// them.
+const MISSING: [&str; 7] = ["NA", "N/A", "NaN", "nan", "null", "NULL", "#N/A"];
 
 /// Why rows are not a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,20 +92,36 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads CSV: a header line, then rows.
+    /// Reads CSV: a header line, then rows. Gzip is noticed; so is the separator, by the header: a
+    /// comma, semicolon or tab. Beside a semicolon or tab, numbers may have a decimal comma.
     ///
     /// * `target`: the column that holds the label, as text.
     /// * `inputs`: the columns to learn from, in the order of the model's rows; empty means all
     ///   but the target.
     ///
-    /// Rows with an empty (or `nan`) input or label are left out and counted
-    /// ([`Dataset::skipped`]).
+    /// Rows without one of the inputs or the label (empty, `NA`, `nan` and the like) are left out and
+    /// counted ([`Dataset::skipped`]).
     ///
     /// # Errors
     /// [`DataError`], the first one found.
     pub fn from_csv(reader: impl Read, target: &str, inputs: &[String]) -> Result<Self, DataError> {
+        Self::from_csv_rows(reader, target, inputs, None)
+    }
+
+    /// The same for the first `rows_max` rows.
+    ///
+    /// # Errors
+    /// As [`Dataset::from_csv`].
+    pub fn from_csv_rows(
+        reader: impl Read,
+        target: &str,
+        inputs: &[String],
+        rows_max: Option<u32>,
+    ) -> Result<Self, DataError> {
         let csv_error = |e: csv::Error| DataError::Csv(e.to_string());
-        let mut csv = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(reader);
+        let (reader, separator) = opened(reader).map_err(|e| DataError::Csv(e.to_string()))?;
+        let mut csv =
+            csv::ReaderBuilder::new().trim(csv::Trim::All).delimiter(separator).from_reader(reader);
         let header = csv.headers().map_err(csv_error)?.clone();
         let find = |name: &str| {
             header.iter().position(|h| h == name).ok_or_else(|| DataError::NoColumn {
@@ -110,15 +139,26 @@ impl Dataset {
         let mut rows = Rows::new(names)?;
         let mut record = csv::StringRecord::new();
         let mut row = vec![0.0; columns.len()];
-        while csv.read_record(&mut record).map_err(csv_error)? {
-            let cell = |c: usize| record.get(c).unwrap_or_default();
+        let mut left = rows_max.unwrap_or(u32::MAX);
+        while left > 0 && csv.read_record(&mut record).map_err(csv_error)? {
+            left -= u32::from(rows_max.is_some());
+            let cell = |c: usize| match record.get(c) {
+                Some(text) if !MISSING.contains(&text) => text,
+                _ => "",
+            };
             let mut complete = !cell(target).is_empty();
             for (value, &c) in row.iter_mut().zip(&columns) {
                 let text = cell(c);
                 *value = if text.is_empty() {
                     f32::NAN
                 } else {
-                    text.parse().map_err(|_| DataError::NotANumber {
+                    let number = match text.split_once(',') {
+                        Some((whole, decimals)) if separator != b',' => {
+                            format!("{whole}.{decimals}").parse()
+                        }
+                        _ => text.parse(),
+                    };
+                    number.map_err(|_| DataError::NotANumber {
                         line: record.position().map_or(0, csv::Position::line),
                         column: header[c].to_owned(),
                         value: text.chars().take(40).collect(),
@@ -220,6 +260,33 @@ impl Dataset {
             skipped: 0,
         }
     }
+}
+
+/// CSV as text, and what separates its cells.
+fn opened<'a>(mut reader: impl Read + 'a) -> std::io::Result<(impl Read + 'a, u8)> {
+    let mut magic = Vec::new();
+    reader.by_ref().take(2).read_to_end(&mut magic)?;
+    let packed = magic == [0x1f, 0x8b];
+    let whole = Cursor::new(magic).chain(reader);
+    let text: Box<dyn Read + 'a> =
+        if packed { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) };
+    let mut text = BufReader::new(text.take(CSV_BYTES_MAX));
+    let mut header = Vec::new();
+    text.by_ref().take(HEADER_BYTES_MAX).read_until(b'\n', &mut header)?;
+    if header.starts_with(b"\xef\xbb\xbf") {
+        header.drain(..3);
+    }
+    let mut quoted = false;
+    let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
+    for byte in &header {
+        quoted ^= *byte == b'"';
+        for (separator, count) in &mut counts {
+            *count += u32::from(!quoted && byte == separator);
+        }
+    }
+    // The first of those that are as frequent: a comma, unless another is used more.
+    let separator = counts.iter().rev().max_by_key(|(_, count)| *count).map_or(b',', |(s, _)| *s);
+    Ok((Cursor::new(header).chain(text), separator))
 }
 
 /// A dataset being read: labels are numbered by first appearance until the end.

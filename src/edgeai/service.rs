@@ -80,16 +80,10 @@ pub struct ServiceConfig {
     pub inputs: Vec<(String, String)>,
     /// The model of its instances in this process; `None` for one that runs elsewhere.
     pub model: Option<NamedModel>,
-    /// Whether it registers itself from outside.
-    #[expect(dead_code, reason = "not acted on yet, as `apply` says")]
-    pub external: bool,
     /// How many instances to keep in this process.
     pub replicas: u32,
     /// How long a call may take, retries included.
     pub timeout: Duration,
-    /// How long a registration lives without a heartbeat.
-    #[expect(dead_code, reason = "not acted on yet, as `apply` says")]
-    pub lease: Duration,
     /// How the next instance is picked.
     pub balancing: Balancing,
     /// What happens to calls that come too fast.

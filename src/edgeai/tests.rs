@@ -1,5 +1,6 @@
 //! Promises that hold for every classifier.
 
+use super::dataset::DataError;
 use super::train::{Dataset, Evaluation, Recipe, TrainError, fit, fit_and_test, run};
 use super::*;
 use rand::{Rng, SeedableRng};
@@ -334,4 +335,44 @@ fn evaluation_counts_by_hand() {
     assert!((e.brier - 0.5).abs() < 1e-6, "one of four is wholly wrong: 2 / 4");
     assert_eq!(e.reliability[9].rows, 4);
     assert_eq!(e.reliability[9].accuracy, 0.75);
+}
+
+#[test]
+fn csv_is_read_as_spreadsheets_loggers_and_archives_write_it() {
+    use std::io::Write;
+    let inputs = ["t".to_owned(), "h".to_owned()];
+    let read = |bytes: &[u8]| Dataset::from_csv(bytes, "l", &inputs).unwrap();
+    let plain = read(b"t,h,l\n1.5,40,x\n2.5,41,y\n1,42,x\n2,43,y\n");
+    for text in [
+        "t;h;l\n1.5;40;x\n2.5;41;y\n1;42;x\n2;43;y\n",
+        "t;h;l\n1,5;40,0;x\n2,5;41;y\n1;42;x\n2;43;y\n",
+        "t\th\tl\n1,5\t40\tx\n2.5\t41\ty\n1\t42\tx\n2\t43\ty\n",
+        "\u{feff}t,h,l\r\n1.5,40,x\r\n2.5,41,y\r\n1,42,x\r\n2,43,y\r\n",
+        "\"t\",\"h\",\"l\",\"a;b;c;d\"\n1.5,40,x,\n2.5,41,y,\n1,42,x,\n2,43,y,\n",
+    ] {
+        assert_eq!(read(text.as_bytes()), plain, "{text}");
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(text.as_bytes()).unwrap();
+        assert_eq!(read(&packed.finish().unwrap()), plain, "{text}, packed");
+    }
+    let missing = read(
+        b"t,h,l\n1.5,40,x\nNA,1,x\n2.5,41,y\n1,N/A,y\n1,42,x\n,1,x\n2,43,y\nnull,1,x\n1,1,NA\n",
+    );
+    assert_eq!((missing.len(), missing.skipped()), (4, 5));
+    let first = Dataset::from_csv_rows(
+        &b"t,h,l\n1,1,x\n2,2,y\n3,3,x\n4,4,y\n5,5,z\n"[..],
+        "l",
+        &inputs,
+        Some(4),
+    );
+    assert_eq!(first.unwrap().labels(), ["x", "y"]);
+    // A comma is not a decimal point beside commas.
+    let wrong = Dataset::from_csv(&b"t,h,l\n\"1,5\",2,x\n"[..], "l", &inputs);
+    assert!(matches!(wrong, Err(DataError::NotANumber { line: 2, .. })), "{wrong:?}");
+    // A cut archive is an error, not a shorter file.
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(b"t,h,l\n1,1,x\n2,2,y\n").unwrap();
+    let packed = packed.finish().unwrap();
+    let cut = Dataset::from_csv(&packed[..packed.len() - 9], "l", &inputs);
+    assert!(matches!(cut, Err(DataError::Csv(_))), "{cut:?}");
 }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::pending::{KindSpec, Pending, Values};
 use super::{DeriveFunction, Duration, LabelExpression, PropertyPath, ServiceNames};
 
 /// A twin that is derived from member twins, such as a room from its nodes. It is a full twin:
@@ -25,6 +26,19 @@ pub struct TwinAggregateSpec {
     /// Static metadata of the aggregate's own twin.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, Value>,
+}
+
+impl KindSpec for TwinAggregateSpec {
+    const PENDING: &'static [Pending] = &[
+        Pending::Inside("services", ServiceNames::PENDING),
+        Pending::field("derive.*.q", "quantiles are not derived"),
+        Pending::field("derive.*.window", "the newest values are used"),
+        Pending::Field(
+            "derive.*.fn",
+            Values::Only(&["stddev", "quantile", "latest"]),
+            "the property is not derived",
+        ),
+    ];
 }
 
 /// Selects twins by name, by label, or both. Named twins always belong; of labels and expressions,

@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pending::{KindSpec, Pending};
 use super::{DataRate, Percent};
 
 /// A shared medium and its capacity, which all transmissions on it share.
@@ -39,6 +40,10 @@ pub struct ChannelSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub commands_per_second: Option<f64>,
+}
+
+impl KindSpec for ChannelSpec {
+    const PENDING: &'static [Pending] = &[Pending::Kind("no link budget acts on it yet")];
 }
 
 /// A medium.

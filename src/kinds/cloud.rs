@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pending::{KindSpec, Pending};
 use super::{Duration, MemberSelector, PropertyPath, Size};
 
 /// Which values may leave the site, where to and how often. Values that no CloudSink names stay on the site.
@@ -22,6 +23,11 @@ pub struct CloudSinkSpec {
     /// The name of the credentials to log in with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<String>,
+}
+
+impl KindSpec for CloudSinkSpec {
+    const PENDING: &'static [Pending] =
+        &[Pending::Kind("nothing leaves the site, so nothing acts on it yet")];
 }
 
 /// Values that may leave the site.

@@ -17,6 +17,7 @@ mod default;
 mod hardware;
 mod model;
 mod node;
+mod pending;
 mod policy;
 mod rollout;
 mod rule;
@@ -42,7 +43,9 @@ pub use channel::ChannelSpec;
 pub use cloud::CloudSinkSpec;
 pub(crate) use hardware::{BOARDS, read};
 pub use hardware::{BoardName, Connection, Conversion, Cost, Part, Quantity, Setting};
-pub use model::{Classifier, Generator, ModelSpec, TrainingParameters, TrainingRecipe};
+pub use model::{
+    Classifier, DATA_ANNOTATION, Generator, ModelSpec, TrainingParameters, TrainingRecipe,
+};
 pub use node::{ActuatorSpec, BatterySpec, NodeProfileSpec, Pin, SensorSpec, Transport};
 pub use policy::PolicySpec;
 pub use rollout::RolloutSpec;
@@ -90,6 +93,12 @@ macro_rules! kinds {
                 match self { $(Kind::$kind => $short),* }
             }
 
+            /// What of this kind is checked and stored, and not acted on yet.
+            #[cfg(test)]
+            pub const fn pending(self) -> &'static [pending::Pending] {
+                match self { $(Kind::$kind => <$spec as pending::KindSpec>::PENDING),* }
+            }
+
             /// The JSON Schema of this kind's `spec`.
             pub(super) fn spec_schema(self, generator: &mut SchemaGenerator) -> Schema {
                 match self { $(Kind::$kind => generator.subschema_for::<$spec>()),* }
@@ -116,6 +125,14 @@ macro_rules! kinds {
                 Ok(match kind {
                     $(Kind::$kind => Spec::$kind(serde_json::from_value(value)?),)*
                 })
+            }
+
+            /// What of this spec is checked and stored but not acted on yet, one sentence each.
+            ///
+            /// * `object`: the object in the user's words, for a sentence about all of it.
+            /// * `written`: the spec as it was written, without defaults.
+            pub fn not_acted_on(&self, object: &str, written: &Value) -> Vec<String> {
+                match self { $(Spec::$kind(spec) => pending::sentences(object, &**spec, written)),* }
             }
 
             /// The kind that this spec belongs to.

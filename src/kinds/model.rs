@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Percent;
 use super::default::seed_default;
+use super::pending::{KindSpec, Pending, Values};
+
+/// The annotation that names the training data of a Model by digest.
+pub const DATA_ANNOTATION: &str = "edgetwin.dev/data-digest";
 
 /// A trained model: a file with its digest, or the recipe by which the runtime trains it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +35,11 @@ pub struct ModelSpec {
     /// The labels that it can predict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
+}
+
+impl KindSpec for ModelSpec {
+    const PENDING: &'static [Pending] =
+        &[Pending::Field("classifier", Values::Only(&["onnx"]), "such models are not loaded")];
 }
 
 /// The kind of model.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::hardware::{ActuatorPart, BoardName, SensorPart};
+use super::pending::{KindSpec, Pending};
 use super::{Duration, Percent, PropertyPath, Size, Transmission};
 
 /// The hardware of a kind of node: its board, sensors and actuators with their pins, transmission
@@ -48,6 +49,13 @@ pub struct NodeProfileSpec {
     /// The Channels that it can use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<String>,
+}
+
+impl KindSpec for NodeProfileSpec {
+    const PENDING: &'static [Pending] = &[
+        Pending::Inside("transmission", Transmission::PENDING),
+        Pending::field("channels", "nodes stay on the network that their firmware was made for"),
+    ];
 }
 
 /// How a node reaches the edge.

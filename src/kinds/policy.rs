@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::pending::{KindSpec, Pending};
+
 /// A Ditto policy: which subjects may read and write which resources.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicySpec {
@@ -16,6 +18,10 @@ pub struct PolicySpec {
     /// Entries taken from other policies, by policy id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub imports: BTreeMap<String, Value>,
+}
+
+impl KindSpec for PolicySpec {
+    const PENDING: &'static [Pending] = &[Pending::Kind("rights are not enforced yet")];
 }
 
 /// One entry of a policy.

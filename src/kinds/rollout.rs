@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::default::{is_false, yes};
+use super::pending::{KindSpec, Pending};
 use super::{Duration, Percent};
 
 /// Introduces a new model or firmware in waves, with gates between them and a rollback.
@@ -34,6 +35,10 @@ pub struct RolloutSpec {
     /// Roll back automatically when a gate fails.
     #[serde(default = "yes")]
     pub rollback: bool,
+}
+
+impl KindSpec for RolloutSpec {
+    const PENDING: &'static [Pending] = &[Pending::Kind("no rollout acts on it yet")];
 }
 
 /// One wave of a rollout.

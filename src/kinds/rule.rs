@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::default::is_false;
+use super::pending::{KindSpec, Pending, Values};
 use super::{Duration, LabelExpression, Transmission};
 
 /// When a condition has held for a given time, changes how the selected nodes transmit, or sets
@@ -43,6 +44,33 @@ pub struct ContextRuleSpec {
     #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i64,
 }
+
+impl KindSpec for ContextRuleSpec {
+    const PENDING: &'static [Pending] = &[
+        Pending::Inside("then", Transmission::PENDING),
+        Pending::Inside("then.properties.*", Transmission::PENDING),
+        Pending::field("then.weight", BUDGET),
+        Pending::Field("then.class", Values::Except(&["safety"]), BUDGET),
+    ];
+
+    fn pending_within(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (field, text) in [("when", Some(&self.when)), ("until", self.until.as_ref())] {
+            for fact in ["channel(", "link.load", "link.delay"] {
+                if text.is_some_and(|text| text.contains(fact)) {
+                    let fact = fact.trim_end_matches('(');
+                    notes.push(format!(
+                        "`{field}` reads `{fact}`, which nothing measures yet: it is unknown, and so is not true"
+                    ));
+                }
+            }
+        }
+        notes
+    }
+}
+
+/// Why shares are decided and shown, and change nothing.
+const BUDGET: &str = "`explain node` shows it, and there is no link budget yet to share out by it";
 
 impl ContextRuleSpec {
     /// Whether `when` is evaluated for each node separately; it can be written in two places.

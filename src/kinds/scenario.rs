@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::default::seed_default;
+use super::pending::{KindSpec, Pending};
 use super::{Duration, Generator, MemberSelector, Percent, PropertyPath};
 
 /// A simulated physical environment: nodes, what they measure, channels, and faults.
@@ -29,6 +30,12 @@ pub struct ScenarioSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub faults: Vec<Fault>,
+}
+
+impl KindSpec for ScenarioSpec {
+    const PENDING: &'static [Pending] = &[Pending::Kind(
+        "`simulate --live` acts on its nodes, seed and duration; channels, faults and traces come later",
+    )];
 }
 
 /// A group of simulated nodes.

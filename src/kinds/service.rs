@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::default::is_false;
+use super::pending::{KindSpec, Pending};
 use super::{Balancing, Duration, Overload, PropertyPath};
 
 /// A named EdgeAI service: what it reads, where it runs, and how calls are balanced over its
@@ -43,6 +44,13 @@ pub struct ServiceSpec {
     /// What happens to calls that arrive faster than they can be answered.
     #[serde(default)]
     pub overload: Overload,
+}
+
+impl KindSpec for ServiceSpec {
+    const PENDING: &'static [Pending] = &[
+        Pending::field("process", "it is not started: the service must register itself"),
+        Pending::field("lease", "an instance brings its own lease when it registers"),
+    ];
 }
 
 /// A process that the runtime starts, supervises and restarts.

@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pending::{Pending, Values};
 use super::{Deadband, Duration};
 
 /// How a node transmits: which program, how often, and on which change. The names are those of
@@ -60,6 +61,28 @@ pub struct Transmission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
 }
+
+impl Transmission {
+    /// What of it is not acted on yet, wherever it is given.
+    pub(super) const PENDING: &'static [Pending] = &[
+        Pending::field("epmin", NO_COMMAND),
+        Pending::field("epmax", NO_COMMAND),
+        Pending::field("edge", NO_COMMAND),
+        Pending::field("confirm", NO_COMMAND),
+        Pending::field("buffer", NO_COMMAND),
+        Pending::field("before", NO_COMMAND),
+        Pending::field("length", NO_COMMAND),
+        Pending::field("channel", NO_COMMAND),
+        Pending::Field(
+            "program",
+            Values::Except(&["interval", "on-change", "on-request", "features", "schedule"]),
+            "no firmware has it, so the next rule or the default counts",
+        ),
+    ];
+}
+
+/// Why a field of a transmission is not acted on.
+const NO_COMMAND: &str = "no command carries it";
 
 /// Which change of a boolean property is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::default::yes;
+use super::pending::{KindSpec, Pending, Values};
 use super::{Duration, PropertyPath, Transmission, Transport};
 
 /// Most twins that one TwinSet may make: more is a typing mistake, and the store's budget
@@ -40,6 +41,17 @@ pub struct TwinSpec {
     pub transmission: Option<Transmission>,
 }
 
+impl KindSpec for TwinSpec {
+    const PENDING: &'static [Pending] = &[
+        Pending::Inside("services", ServiceNames::PENDING),
+        Pending::field("node.transport", "the board of its profile decides how it is connected"),
+        Pending::field("node.credentials", "nodes do not log in"),
+        Pending::Field("desired", Values::Without("node"), "without a `node` nothing is sent"),
+        Pending::Field("transmission", Values::Without("node"), "without a `node` nothing is sent"),
+        Pending::Inside("transmission", Transmission::PENDING),
+    ];
+}
+
 /// Names of services, with or without options for each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -57,6 +69,10 @@ impl Default for ServiceNames {
 }
 
 impl ServiceNames {
+    /// What of a twin's use of its services is not acted on yet.
+    pub(super) const PENDING: &'static [Pending] =
+        &[Pending::field("*.every", "every change calls the service")];
+
     /// Whether no service is named.
     pub fn is_empty(&self) -> bool {
         match self {
@@ -116,6 +132,10 @@ pub struct TwinSetSpec {
     pub names: Option<Vec<String>>,
     /// The template of each twin.
     pub template: TwinTemplate,
+}
+
+impl KindSpec for TwinSetSpec {
+    const PENDING: &'static [Pending] = &[Pending::Inside("template.spec", TwinSpec::PENDING)];
 }
 
 /// The template of each twin of a set.

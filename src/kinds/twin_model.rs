@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Unit;
 use super::default::yes;
+use super::pending::{KindSpec, Pending, Values};
 use crate::base::text::list_words;
 
 /// The features and properties of a kind of twin, with types, units and ranges. A subset of a W3C
@@ -21,6 +22,14 @@ pub struct TwinModelSpec {
     pub description: Option<String>,
     /// The features by id.
     pub features: BTreeMap<String, FeatureModel>,
+}
+
+impl KindSpec for TwinModelSpec {
+    const PENDING: &'static [Pending] = &[Pending::Field(
+        "features.*.properties.*.observable",
+        Values::Only(&["false"]),
+        "the node sends it with the others",
+    )];
 }
 
 /// A group of properties that belong together, such as `environment`.

@@ -14,7 +14,8 @@ use super::object::Object;
 use super::parse::{Parsed, parse};
 use super::region::{Position, Region};
 use super::source::Source;
-use super::yaml::SOURCE_BYTES_MAX;
+use super::yaml::{self, SOURCE_BYTES_MAX};
+use crate::kinds::{DATA_ANNOTATION, Spec};
 
 /// Most files of one run. A tree with more is not a manifest directory.
 pub const FILES_MAX: usize = 100_000;
@@ -26,13 +27,53 @@ const DIRECTORY_DEPTH_MAX: usize = 32;
 pub fn load(paths: &[String], known: &[Object]) -> Parsed {
     let (sources, mut diagnostics) = read(paths);
     let mut parsed = parse(&sources, known);
+    let unreadable = diagnostics.len();
+    diagnostics.extend(parsed.objects.iter().filter_map(|object| missing_file(object, &sources)));
     if !diagnostics.is_empty() {
-        parsed.files += diagnostics.len();
+        parsed.files += unreadable;
         diagnostics.append(&mut parsed.diagnostics);
         parsed.diagnostics = diagnostics;
         diagnostic::finish(&mut parsed.diagnostics, &sources);
     }
     parsed
+}
+
+/// What is wrong if the file that a Model names is not there. Without its data a model cannot be
+/// trained; a trained one with its digest may be at the runtime already.
+fn missing_file(object: &Object, sources: &[Source]) -> Option<Diagnostic> {
+    let Spec::Model(model) = &object.spec else { return None };
+    let data = model.train.as_ref().and_then(|recipe| recipe.data.as_deref());
+    let (name, path) = match (&model.file, data) {
+        (Some(file), _) => (file.as_str(), ["spec", "file"].as_slice()),
+        (None, data) => (data?, ["spec", "train", "data"].as_slice()),
+    };
+    let file = object.directory().join(name);
+    if file.is_file() || object.metadata.annotations.contains_key(DATA_ANNOTATION) {
+        return None;
+    }
+    let source = sources.iter().find(|source| source.name == object.origin.file);
+    let region = source.map_or_else(Region::default, |source| {
+        let documents = yaml::read(&source.name, &source.text, &mut Vec::new());
+        let at = |document: &yaml::Document| document.root.region.at.line == object.origin.line;
+        documents
+            .iter()
+            .find(|one| at(one))
+            .map_or_else(Region::default, |one| one.root.region_at(path))
+    });
+    let here = match file.is_dir() {
+        true => "is a directory",
+        false => "does not exist",
+    };
+    let message =
+        format!("Model `{}` names `{}`, which {here}", object.metadata.name, file.display());
+    let origin = object.origin.file.as_str();
+    let help = "the path is relative to the manifest";
+    Some(match model.file {
+        Some(_) => Diagnostic::warning(Code::Unreadable, origin, region, message)
+            .help(help)
+            .help("a runtime that has a file with this digest already does not need it"),
+        None => Diagnostic::error(Code::Unreadable, origin, region, message).help(help),
+    })
 }
 
 /// Reads all paths; the diagnostics say which could not be read.

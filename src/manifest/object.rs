@@ -38,6 +38,13 @@ impl Object {
         format!("{}/{}/{}", self.kind, self.metadata.namespace, self.metadata.name)
     }
 
+    /// What of the object is checked and stored but not acted on yet, one sentence each; empty if
+    /// all of it is acted on.
+    pub fn not_acted_on(&self) -> Vec<String> {
+        let words = object_words(self.kind, &self.metadata.namespace, &self.metadata.name);
+        self.spec.not_acted_on(&words, self.json.get("spec").unwrap_or(&Value::Null))
+    }
+
     /// The id of the thing that this twin or aggregate is: `namespace:name`.
     pub fn thing_id(&self) -> String {
         format!("{}:{}", self.metadata.namespace, self.metadata.name)

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::parse::parse;
 use super::source::Source;
 use super::*;
-use crate::kinds::Kind;
+use crate::kinds::{Kind, Spec};
 
 fn source(text: &str) -> Source {
     Source { name: "t.yaml".to_owned(), text: text.to_owned() }
@@ -149,7 +149,7 @@ fn equal_text_gives_equal_json_and_what_is_not_acted_on_is_said() {
     let text = "kind: Channel\nmetadata: {name: c}\nspec: {medium: wifi, capacity: 6Mbit/s}\n";
     assert_eq!(objects(text)[0].json, objects(text)[0].json);
     assert_eq!(
-        not_acted_on(&objects(text)[0]),
+        objects(text)[0].not_acted_on(),
         ["Channel `c` is checked and stored; no link budget acts on it yet"]
     );
 }
@@ -397,4 +397,29 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_bad_unit_is_one_mistake_also_for_rules_that_read_the_property() {
+    let text = r#"
+kind: TwinModel
+metadata: {name: pump}
+spec: {features: {pump: {properties: {flow: {type: number, unit: "litres"}}}}}
+---
+kind: TwinModel
+metadata: {name: other}
+spec: {features: {room: {properties: {temperature: {type: number, unit: Cel}}}}}
+---
+kind: ContextRule
+metadata: {name: r}
+spec:
+  nodes: {matchLabels: {kind: pump}}
+  when: 'flow < 3.0 && pump.flow > 1.0'
+  then: {interval: 1s}
+"#;
+    let source = Source { name: "f".to_owned(), text: text.to_owned() };
+    let found = parse(&[source], &[]).diagnostics;
+    let errors: Vec<_> = found.iter().filter(|one| one.is_error()).collect();
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    assert_eq!(errors[0].code, Code::BadUnit);
 }

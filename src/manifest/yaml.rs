@@ -227,7 +227,8 @@ pub fn read(file: &str, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Vec<Do
             break;
         }
         let mut builder = Builder::new(file, lines_before, diagnostics);
-        let broken = builder.run(part).is_err();
+        // What a merge would have brought is not missed.
+        let broken = builder.run(part).is_err() || builder.merges;
         if let Some(root) = builder.into_root() {
             let empty = root.value == NodeValue::Null;
             if !empty {
@@ -282,6 +283,8 @@ struct Builder<'a> {
     anchors: HashMap<usize, (YamlNode, usize)>,
     nodes: usize,
     alias_nodes: usize,
+    /// Whether there was a merge key, which is refused.
+    merges: bool,
 }
 
 /// A list or map that has not ended yet.
@@ -315,6 +318,7 @@ impl<'a> Builder<'a> {
             anchors: HashMap::new(),
             nodes: 0,
             alias_nodes: 0,
+            merges: false,
         }
     }
 
@@ -498,6 +502,16 @@ impl<'a> Builder<'a> {
                         "the first is at line {}, column {}; keep one",
                         first.line, first.column
                     ));
+                    self.push(diagnostic);
+                    return;
+                }
+                if text == "<<" && matches!(node.value, NodeValue::String(_, Style::Plain)) {
+                    *key = Some(Key::Bad);
+                    self.merges = true;
+                    let message = "`<<` merge keys are not supported".to_owned();
+                    let diagnostic = Diagnostic::error(Code::Yaml, self.file, node.region, message)
+                        .help("write the fields out, or give an alias to a whole value: `spec: *base`")
+                        .help("what many twins have in common goes into a TwinSet's `template`");
                     self.push(diagnostic);
                     return;
                 }
@@ -811,6 +825,19 @@ mod tests {
         let faults = faults(text);
         assert_eq!(faults[1..], [(Code::DuplicateKey, 4, 1), (Code::DuplicateKey, 6, 11)]);
         assert_eq!(faults[0].0, Code::Syntax);
+    }
+
+    #[test]
+    fn a_merge_key_is_one_mistake_with_its_cure() {
+        let text = "a: &b {x: 1}\nc:\n  <<: *b\n  y: 2\n";
+        let mut diagnostics = Vec::new();
+        let documents = read("f", text, &mut diagnostics);
+        assert!(documents[0].broken);
+        let [one] = &diagnostics[..] else { panic!("{diagnostics:?}") };
+        assert_eq!((one.code, one.line, one.column), (Code::Yaml, 3, 3));
+        assert!(one.message.contains("not supported") && one.help[0].contains("alias"), "{one:?}");
+        // In quotes it is a key like any other.
+        assert_eq!(faults("'<<': 1\n"), []);
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl Reconciler {
 /// What is not acted on yet: a sentence that fits many objects is listed once.
 fn not_acted_on(objects: &[Object]) -> Vec<String> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for sentence in objects.iter().flat_map(manifest::not_acted_on) {
+    for sentence in objects.iter().flat_map(Object::not_acted_on) {
         *counts.entry(sentence).or_default() += 1;
     }
     let counted = |(sentence, count)| match count {

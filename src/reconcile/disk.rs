@@ -10,15 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use super::digest::digest_of;
-use crate::kinds::Spec;
+use crate::kinds::{DATA_ANNOTATION, Spec};
 use crate::manifest::Object;
 
 /// Largest artefact, bytes: what a model may have (`edgeai`), and training data for as many rows
 /// as a recipe takes. A larger one is refused.
 pub const ARTEFACT_BYTES_MAX: usize = 64 << 20;
-
-/// The annotation that names the training data of a Model by digest.
-pub const DATA_ANNOTATION: &str = "edgetwin.dev/data-digest";
 
 /// A directory of files by digest.
 #[derive(Debug)]

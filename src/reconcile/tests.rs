@@ -27,8 +27,8 @@ use crate::twin::{Change, ThingId};
 use crate::writer::{Origin, Precondition, Request, Writer};
 
 #[derive(Default)]
-struct Deployed {
-    services: Mutex<HashMap<String, ServiceConfig>>,
+pub(super) struct Deployed {
+    pub(super) services: Mutex<HashMap<String, ServiceConfig>>,
     deploys: Mutex<usize>,
     healthy: Mutex<usize>,
 }
@@ -50,17 +50,17 @@ impl Services for Deployed {
     }
 }
 
-struct World {
+pub(super) struct World {
     reconciler: Arc<Reconciler>,
     writer: Arc<Writer>,
     directory: Arc<Directory>,
-    services: Arc<Deployed>,
+    pub(super) services: Arc<Deployed>,
     stop: watch::Sender<bool>,
     ran: tokio::task::JoinHandle<()>,
 }
 
 impl World {
-    fn open(directory: &std::path::Path) -> Self {
+    pub(super) fn open(directory: &std::path::Path) -> Self {
         let telemetry = Arc::new(Telemetry::default());
         let aggregates = Arc::new(Aggregates::new(telemetry.clone()));
         let disk = Arc::new(store_disk::Directory::open(&directory.join("log")).unwrap());
@@ -86,12 +86,12 @@ impl World {
         Self { reconciler, writer, directory: nodes, services, stop, ran }
     }
 
-    async fn close(self) {
+    pub(super) async fn close(self) {
         self.stop.send_replace(true);
         self.ran.await.unwrap();
     }
 
-    async fn try_apply(
+    pub(super) async fn try_apply(
         &self,
         documents: &Value,
         options: ApplyOptions,
@@ -100,13 +100,13 @@ impl World {
     }
 
     /// Applies and waits until all is ready.
-    async fn apply(&self, documents: &Value) -> ApplyReport {
+    pub(super) async fn apply(&self, documents: &Value) -> ApplyReport {
         let report = self.try_apply(documents, ApplyOptions::default()).await.unwrap();
         self.settle().await;
         report
     }
 
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         for _ in 0..2000 {
             let keys: Vec<ObjectKey> = self.reconciler.objects().keys().cloned().collect();
             let waiting = keys.iter().any(|key| {
@@ -142,11 +142,11 @@ impl World {
         ready.map(|one| one.reason).unwrap_or_default()
     }
 
-    fn thing(&self, id: &str) -> Value {
+    pub(super) fn thing(&self, id: &str) -> Value {
         self.writer.twin(id).map(|twin| twin.to_json()).unwrap_or_default()
     }
 
-    fn change(&self, id: &str, change: Change) {
+    pub(super) fn change(&self, id: &str, change: Change) {
         let request = Request {
             id: ThingId::parse(id).unwrap(),
             change,
@@ -159,11 +159,11 @@ impl World {
     }
 }
 
-fn key(text: &str) -> ObjectKey {
+pub(super) fn key(text: &str) -> ObjectKey {
     text.parse().unwrap()
 }
 
-fn model() -> Value {
+pub(super) fn model() -> Value {
     json!({"kind": "TwinModel", "metadata": {"name": "env"}, "spec": {"features": {
         "environment": {"properties": {
             "temperature": {"type": "number", "unit": "Cel"},
@@ -175,11 +175,11 @@ fn model() -> Value {
     }}})
 }
 
-fn twin(name: &str, labels: &Value, spec: &Value) -> Value {
+pub(super) fn twin(name: &str, labels: &Value, spec: &Value) -> Value {
     json!({"kind": "Twin", "metadata": {"name": name, "namespace": "lab", "labels": labels}, "spec": spec})
 }
 
-fn external() -> Value {
+pub(super) fn external() -> Value {
     json!({"kind": "Service", "metadata": {"name": "judge"}, "spec": {"external": true,
         "inputs": ["environment/temperature"]}})
 }

@@ -15,8 +15,8 @@ use super::stored::{Stored, in_namespace};
 use crate::base::time::rfc3339;
 use crate::kinds::{Kind, Spec};
 use crate::manifest::Object;
-use crate::twin::Twin;
 use crate::twin::selector::Selector;
+use crate::twin::services;
 
 impl Reconciler {
     /// The reason and message why an object is not ready.
@@ -231,13 +231,13 @@ impl Reconciler {
         else {
             return;
         };
-        let services = service_names(&twin);
+        let services: Vec<&str> = services(&twin).collect();
         let verdicts: serde_json::Map<String, Value> = services
             .iter()
             .filter_map(|service| {
                 let label = twin.property_named(service, "label")?;
                 let score = twin.property_named(service, "score");
-                Some((service.clone(), json!({ "label": label, "score": score })))
+                Some(((*service).to_owned(), json!({ "label": label, "score": score })))
             })
             .collect();
         status["thing"] = json!({
@@ -270,15 +270,4 @@ impl Reconciler {
 
 fn conditions(status: &Status) -> Vec<Value> {
     status.conditions.iter().map(Condition::to_json).collect()
-}
-
-/// The services that a thing names, whoever wrote them there.
-fn service_names(twin: &Twin) -> Vec<String> {
-    match twin.attributes.as_deref().and_then(|attributes| attributes.get("services")) {
-        Some(Value::Array(names)) => {
-            names.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-        }
-        Some(Value::Object(names)) => names.keys().cloned().collect(),
-        _ => Vec::new(),
-    }
 }

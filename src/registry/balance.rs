@@ -3,7 +3,9 @@
 //! Two instances are drawn at random and the better one is taken ("power of two choices": nearly
 //! as good as looking at all of them, at a fixed cost and without herding). Better is, by default,
 //! the smaller product of recent latency and calls in flight, where the latency jumps up at once
-//! and falls slowly ("peak EWMA"). The list of instances is an immutable snapshot that is swapped
+//! and falls slowly ("peak EWMA"). An instance that answered fewer than [`SAMPLES_FAIR`] calls is compared
+//! by its calls in flight alone, and its latency is the least one until then: a first call that had
+//! to connect must not decide where all others go. The list of instances is an immutable snapshot that is swapped
 //! when the registry changes; their state is in atomics. A pick takes no lock and allocates
 //! nothing.
 //!
@@ -36,12 +38,14 @@ const EJECTED_NS: (u64, u64) = (1_000_000_000, 60_000_000_000);
 /// Time constant by which a measured latency fades, in nanoseconds.
 const DECAY_NS: f64 = 10e9;
 
-/// Latency taken for an instance with calls in flight that never answered, in nanoseconds.
-const LATENCY_ASSUMED_NS: f64 = 30e6;
-
 /// Latency that a failed call counts as at least, in nanoseconds. Why: an instance that fails at
 /// once must not look like the fastest one.
 const LATENCY_FAILED_NS: f64 = 1e9;
+
+/// Answers from which on an instance's latency counts. Why: the first ones open connections and fill
+/// caches, and two instances that are as fast as each other would share calls 97 to 3 by that luck
+/// until it fades.
+pub const SAMPLES_FAIR: u32 = 16;
 
 /// Most instances that one call is sent to. Why: a refused connection costs microseconds, so a
 /// call outlives two or three dead instances that nobody has noticed yet; more than that is no
@@ -68,6 +72,8 @@ struct Member {
     latency: AtomicU64,
     /// When it was measured.
     measured_ns: AtomicU64,
+    /// Answers that it is taken from, up to [`SAMPLES_FAIR`].
+    samples: AtomicU32,
     failures: AtomicU32,
     /// When the ejection ends; 0 if it is not ejected.
     ejected_until_ns: AtomicU64,
@@ -93,6 +99,7 @@ impl Member {
             active: AtomicU32::new(0),
             latency: AtomicU64::new(0),
             measured_ns: AtomicU64::new(0),
+            samples: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             ejected_until_ns: AtomicU64::new(0),
             ejections: AtomicU32::new(0),
@@ -108,17 +115,23 @@ impl Member {
         }
     }
 
-    /// Lower is better.
-    fn load(&self, strategy: Balancing, now_ns: u64) -> f64 {
+    /// Whether too little is known of its latency to compare by it.
+    fn is_new(&self) -> bool {
+        self.samples.load(Relaxed) < SAMPLES_FAIR
+    }
+
+    /// Whether it is the better one of two.
+    fn beats(&self, other: &Self, strategy: Balancing, now_ns: u64) -> bool {
+        if strategy == Balancing::LeastRequest || self.is_new() || other.is_new() {
+            return self.active.load(Relaxed) < other.active.load(Relaxed);
+        }
+        self.load(now_ns) < other.load(now_ns)
+    }
+
+    /// Expected latency of a further call, in nanoseconds.
+    fn load(&self, now_ns: u64) -> f64 {
         let active = f64::from(self.active.load(Relaxed));
-        if strategy == Balancing::LeastRequest {
-            return active;
-        }
         let latency = f64::from_bits(self.latency.load(Relaxed));
-        if latency == 0.0 {
-            // Never measured: one call finds out, others wait for what it finds.
-            return active * LATENCY_ASSUMED_NS;
-        }
         let idle_ns = now_ns.saturating_sub(self.measured_ns.load(Relaxed)) as f64;
         // A latency fades while it is not measured, so that a once slow instance is tried again.
         let faded = if idle_ns < DECAY_NS / 1000.0 {
@@ -129,10 +142,14 @@ impl Member {
         faded * (active + 1.0)
     }
 
-    fn measured(&self, sample_ns: f64, now_ns: u64) {
+    fn measured(&self, sample_ns: f64, began_new: bool, now_ns: u64) {
         let before = f64::from_bits(self.latency.load(Relaxed));
         let since_ns = now_ns.saturating_sub(self.measured_ns.load(Relaxed)) as f64;
-        let next = if sample_ns >= before {
+        let samples = self.samples.load(Relaxed);
+        let next = if began_new || samples < SAMPLES_FAIR {
+            self.samples.store((samples + 1).min(SAMPLES_FAIR), Relaxed);
+            if samples == 0 { sample_ns } else { before.min(sample_ns) }
+        } else if sample_ns >= before {
             sample_ns
         } else {
             let kept = (-since_ns / DECAY_NS).exp();
@@ -282,7 +299,7 @@ impl Balancer {
             Balancing::RoundRobin | Balancing::Random => 1,
         };
         // Draws: the first is `start`. In turn the next follows, else it is drawn.
-        let mut best: Option<(usize, f64)> = None;
+        let mut best: Option<usize> = None;
         let (mut at, mut found) = (start, 0);
         for draw in 0..DRAWS_MAX.max(2) {
             if draw > 0 {
@@ -293,15 +310,14 @@ impl Balancer {
                 };
             }
             let member = &members[at];
-            if fresh(member) && best.is_none_or(|(b, _)| b != at) {
+            if fresh(member) && best != Some(at) {
                 match member.standing(now_ns) {
                     Standing::Due if !member.probing.swap(true, Relaxed) => {
                         return Some(Pick::new(member, true, now_ns));
                     }
                     Standing::Good => {
-                        let load = member.load(strategy, now_ns);
-                        if best.is_none_or(|(_, b)| load < b) {
-                            best = Some((at, load));
+                        if best.is_none_or(|b| member.beats(&members[b], strategy, now_ns)) {
+                            best = Some(at);
                         }
                         found += 1;
                     }
@@ -312,7 +328,7 @@ impl Balancer {
                 break;
             }
         }
-        if let Some((at, _)) = best {
+        if let Some(at) = best {
             return Some(Pick::new(&members[at], false, now_ns));
         }
         // Most are ejected: look at all, and if all are, take the one whose ejection ends first.
@@ -412,7 +428,10 @@ impl Call<'_> {
         self.failed = Some(kind);
         let member = Arc::clone(&pick.member);
         let probe = pick.probe;
-        member.measured(LATENCY_FAILED_NS.max(now_ns.saturating_sub(pick.start_ns) as f64), now_ns);
+        // A failure is known at once.
+        member.samples.store(SAMPLES_FAIR, Relaxed);
+        let took_ns = now_ns.saturating_sub(pick.start_ns) as f64;
+        member.measured(LATENCY_FAILED_NS.max(took_ns), false, now_ns);
         let failures = match kind {
             FailureKind::Connect => FAILURES_MAX,
             FailureKind::Failed => 1,
@@ -437,6 +456,8 @@ impl Call<'_> {
 pub struct Pick {
     member: Arc<Member>,
     probe: bool,
+    /// Whether little was known of the instance when the call began.
+    began_new: bool,
     start_ns: u64,
 }
 
@@ -455,7 +476,8 @@ impl fmt::Debug for Member {
 impl Pick {
     fn new(member: &Arc<Member>, probe: bool, now_ns: u64) -> Self {
         member.active.fetch_add(1, Relaxed);
-        Self { member: Arc::clone(member), probe, start_ns: now_ns }
+        let began_new = member.is_new();
+        Self { member: Arc::clone(member), probe, began_new, start_ns: now_ns }
     }
 
     /// The instance to call.
@@ -470,9 +492,10 @@ impl Pick {
         if self.member.ejected_until_ns.load(Relaxed) != 0 {
             // Back from an ejection: the latency of its failures says nothing any more.
             self.member.latency.store(0, Relaxed);
+            self.member.samples.store(0, Relaxed);
             self.member.forgive();
         }
-        self.member.measured(sample_ns, now_ns);
+        self.member.measured(sample_ns, self.began_new, now_ns);
     }
 }
 

@@ -354,6 +354,33 @@ fn a_slow_instance_gets_little_of_the_traffic() {
 }
 
 #[test]
+fn two_new_instances_share_calls_whatever_the_first_ones_took() {
+    for workers in [1, 4] {
+        let balancer = balancer(2, Balancing::PeakEwma);
+        let answered = [std::cell::Cell::new(0), std::cell::Cell::new(0)];
+        let (attempts, failed) = drive(&balancer, workers, 1, S, |i, _| {
+            let before = answered[i].replace(answered[i].get() + 1);
+            // The first call connects and loads a model, at one instance for longer.
+            let first = [40 * MS, 3 * MS][i];
+            (if before == 0 { first } else { MS + before % 3 * MS / 10 }, Ok(()))
+        });
+        let share = f64::from(attempts[0]) / f64::from(attempts[0] + attempts[1]);
+        assert!((0.35..0.65).contains(&share), "{workers}: {attempts:?}");
+        assert_eq!(failed, 0);
+    }
+}
+
+#[test]
+fn a_new_instance_beside_one_that_is_known_gets_its_share_at_once() {
+    let balancer = balancer(1, Balancing::PeakEwma);
+    drive(&balancer, 2, 1, S, |_, _| (MS, Ok(())));
+    balancer.set(&Arc::new(http("a", "00001", 1)));
+    let (attempts, _) = drive(&balancer, 2, 2 * S, S, |_, _| (MS, Ok(())));
+    let share = f64::from(attempts[1]) / f64::from(attempts[0] + attempts[1]);
+    assert!((0.35..0.65).contains(&share), "{attempts:?}");
+}
+
+#[test]
 fn a_dead_instance_costs_one_attempt_a_worker_and_no_call() {
     let balancer = balancer(3, Balancing::PeakEwma);
     let dead_from = 2 * S;

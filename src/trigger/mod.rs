@@ -34,7 +34,7 @@ use crate::edgeai::{Model, Prediction};
 use crate::registry::http::Clock;
 use crate::registry::{Balancer, Endpoint, FailureKind, Instance, Now, Port, Registry};
 use crate::twin::path::Path;
-use crate::twin::{Action, Change, Object, Refusal, Twin, services};
+use crate::twin::{Action, Change, Object, Refusal, Twin, service_inputs, services};
 use crate::writer::{
     Committed, Origin, Precondition, REACTION_DEPTH_MAX, Reaction, Rejected, Request, Writer,
 };
@@ -370,9 +370,9 @@ impl Reaction for TriggerReaction {
                 let before = change.before.as_deref();
                 !before.is_some_and(|before| services(before).any(|other| other == name))
             };
-            let touched =
-                |(feature, property): &(String, String)| change.event.touches(feature, property);
-            if !config.inputs.iter().any(touched) && !new() {
+            let mut inputs = inputs_of(twin, config);
+            if !inputs.any(|(feature, property)| change.event.touches(feature, property)) && !new()
+            {
                 continue;
             }
             let Some(row) = row_of(twin, config) else { continue };
@@ -542,14 +542,31 @@ fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-/// The service's inputs; `None` while one is missing or no number.
+/// Feature and property of each input: those that the twin gives to the service, else the
+/// service's own.
+fn inputs_of<'a>(
+    twin: &'a Twin,
+    config: &'a ServiceConfig,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let given = service_inputs(twin, &config.name);
+    let given_inputs = given.map(|given| given.as_array().into_iter().flatten());
+    // What is not a path is not a property that the twin has, so nothing is judged.
+    let path = |input: &'a Value| input.as_str().and_then(|path| path.split_once('/'));
+    let of_twin =
+        given_inputs.into_iter().flatten().map(move |input| path(input).unwrap_or_default());
+    let of_service = config.inputs.iter().filter(move |_| given.is_none());
+    of_twin.chain(of_service.map(|(feature, property)| (feature.as_str(), property.as_str())))
+}
+
+/// The inputs' values; `None` while one is missing or no number, or if the twin gives another
+/// number of inputs than the service takes.
 fn row_of(twin: &Twin, config: &ServiceConfig) -> Option<Vec<f32>> {
-    let value =
-        |(feature, property): &(String, String)| match twin.property_named(feature, property)? {
-            Value::Bool(flag) => Some(f32::from(u8::from(*flag))),
-            value => value.as_f64().map(|number| number as f32),
-        };
-    config.inputs.iter().map(value).collect()
+    let value = |(feature, property): (&str, &str)| match twin.property_named(feature, property)? {
+        Value::Bool(flag) => Some(f32::from(u8::from(*flag))),
+        value => value.as_f64().map(|number| number as f32),
+    };
+    let row: Vec<f32> = inputs_of(twin, config).map(value).collect::<Option<_>>()?;
+    (row.len() == config.inputs.len()).then_some(row)
 }
 
 fn of_revision(twin: &Twin, service: &str) -> Option<u64> {
@@ -558,8 +575,7 @@ fn of_revision(twin: &Twin, service: &str) -> Option<u64> {
 
 /// Whether a feature of an input changed after the state that the verdict is about.
 fn is_stale(twin: &Twin, config: &ServiceConfig) -> bool {
-    let newest =
-        config.inputs.iter().filter_map(|(feature, _)| twin.features.get(feature.as_str()));
+    let newest = inputs_of(twin, config).filter_map(|(feature, _)| twin.features.get(feature));
     let newest = newest.map(|feature| feature.revision).max();
     match (newest, of_revision(twin, &config.name)) {
         (None, _) => false,

@@ -38,4 +38,4 @@ pub use id::{InvalidThingId, ThingId};
 pub use limits::THING_LEN_MAX;
 pub use merge::Object;
 pub use refusal::{Refusal, ValueError};
-pub use thing::{Feature, Twin, services};
+pub use thing::{Feature, Twin, service_inputs, services};

@@ -115,6 +115,7 @@ fn services_are_named_by_a_list_or_a_map() {
     for (value, names) in [
         (json!(["a", "b"]), vec!["a", "b"]),
         (json!({"a": {}, "b": {"every": "1s"}}), vec!["a", "b"]),
+        (json!({"a": {"enabled": false}, "b": {"enabled": true}}), vec!["b"]),
         (json!("a"), vec![]),
         (json!([1, "a"]), vec!["a"]),
     ] {

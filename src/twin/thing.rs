@@ -313,11 +313,24 @@ fn merge_part(part: &mut Option<Object>, value: &Value) {
     }
 }
 
-/// The names of the services in `attributes/services`: a list of names, or a map from names to
-/// options. Anything else names none.
+/// The names of the services in `attributes/services` that a change of the twin calls: a list of
+/// names, or a map from names to options, where `enabled: false` leaves one out. Anything else
+/// names none.
 pub fn services(twin: &Twin) -> impl Iterator<Item = &str> {
     let value = twin.attributes.as_deref().and_then(|attributes| attributes.get("services"));
     let list = value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let map = value.and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.as_str());
+    let map = value
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter(|(_, options)| options.get("enabled") != Some(&Value::Bool(false)))
+        .map(|(name, _)| name.as_str());
     list.chain(map)
+}
+
+/// The inputs that the twin gives to a service in place of the service's own, as
+/// `feature/property` each; `None` if it gives none.
+pub fn service_inputs<'a>(twin: &'a Twin, service: &str) -> Option<&'a Value> {
+    let services = twin.attributes.as_deref()?.get("services")?;
+    services.get(service)?.get("inputs").filter(|given| !given.is_null())
 }

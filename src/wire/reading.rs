@@ -3,8 +3,9 @@
 //! Topics are `et/v1/<namespace>/<name>/<leaf>`. A reading is a JSON object on `…/data`: property
 //! values by feature, `{"environment": {"temperature": 21.5}}`, or bare where the twin's model has
 //! the name once, `{"temperature": 21.5}`. Beside them may stand `seq` (counts readings), `boot`
-//! (counts boots), `time` (milliseconds since 1970, the node's clock), and what generated firmware
-//! adds: `k`, `ms` (uptime), `program`, `old` (see `wire`).
+//! (counts boots), `time` (the node's clock: RFC 3339, or seconds or milliseconds since 1970, which
+//! are told apart by their size), and what generated firmware adds:
+//! `k`, `ms` (uptime), `program`, `old` (see `wire`).
 //!
 //! Not here: sockets (`broker::listener`), twins (`twin`).
 
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use super::error::{PayloadError, READING_LEN_MAX};
 use super::model::NodeModel;
+use crate::base::time::instant_us;
 use crate::twin::Object;
 use crate::twin::path::is_key;
 use crate::twin::sequence::Stamp;
@@ -59,9 +61,9 @@ pub fn decode(payload: &[u8], model: Option<&NodeModel>) -> Result<Reading, Payl
         match (key.as_str(), value) {
             ("seq", value) => seq = Some(counter("seq", &value)?),
             ("boot", value) => boot = Some(counter("boot", &value)?),
-            ("time", value) => match value.as_i64() {
+            ("time", value) => match time_ms(&value) {
                 Some(time_ms) => reading.time_ms = Some(time_ms),
-                None => return Err(PayloadError::Field("time", "milliseconds since 1970")),
+                None => return Err(PayloadError::Field("time", TIME)),
             },
             ("k", Value::String(_)) => {}
             ("k", _) => return Err(PayloadError::Field("k", "a string")),
@@ -158,6 +160,23 @@ fn put(values: &mut Object, feature: &str, properties: Object) {
     }
 }
 
+/// What `time` may be.
+const TIME: &str = "RFC 3339 with a zone, or seconds or milliseconds since 1970";
+
+/// Below it a number is seconds (until the year 5138), from it on milliseconds (since March 1973).
+const SECONDS_END: f64 = 1e11;
+
+/// A node's time in milliseconds since 1970; `None` for what is no time at all.
+fn time_ms(value: &Value) -> Option<i64> {
+    if let Some(text) = value.as_str() {
+        return instant_us(text).map(|us| us.div_euclid(1000));
+    }
+    let number = value.as_f64()?;
+    let ms = if number < SECONDS_END { number * 1000.0 } else { number };
+    // Micro- and nanoseconds would be in the year 5138 and later.
+    (0.0..SECONDS_END * 1000.0).contains(&ms).then_some(ms as i64)
+}
+
 fn counter(field: &'static str, value: &Value) -> Result<u64, PayloadError> {
     value.as_u64().ok_or(PayloadError::Field(field, "a whole number, 0 or more"))
 }
@@ -201,7 +220,35 @@ mod tests {
             json!({"environment": {"temperature": 21.5, "light": 3}})
         );
         assert_eq!(reading.stamp, Some(Stamp { seq: 7, boot: None }));
-        assert_eq!(reading.time_ms, Some(5));
+        assert_eq!(reading.time_ms, Some(5000));
+    }
+
+    #[test]
+    fn seconds_milliseconds_and_rfc_3339_are_one_time() {
+        for time in [
+            json!(1_795_525_002),
+            json!(1_795_525_002.0),
+            json!(1_795_525_002_000_i64),
+            json!("2026-11-24T12:56:42Z"),
+            json!("2026-11-24T12:56:42.000Z"),
+            json!("2026-11-24 13:56:42+01:00"),
+        ] {
+            let reading = read(json!({"light": 3, "time": time})).unwrap();
+            assert_eq!(reading.time_ms, Some(1_795_525_002_000), "{time}");
+        }
+        assert_eq!(read(json!({"light": 3, "time": 1.5})).unwrap().time_ms, Some(1500));
+        for time in [
+            json!("yesterday"),
+            json!("2026-11-24T12:56:42"),
+            json!(-1),
+            json!(true),
+            json!(1_795_525_002_000_000_i64),
+            json!(1_795_525_002_000_000_000_i64),
+        ] {
+            let refused = read(json!({"light": 3, "time": time})).unwrap_err();
+            assert_eq!(refused.reason(), "NotAReading", "{time}");
+            assert!(refused.to_string().contains("seconds or milliseconds"), "{refused}");
+        }
     }
 
     #[test]

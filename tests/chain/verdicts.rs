@@ -54,6 +54,45 @@ fn whoever_names_a_service_in_the_attributes_gets_verdicts() {
 }
 
 #[test]
+fn a_disabled_service_is_not_called_and_a_twin_may_give_a_service_its_own_inputs() {
+    let runtime = Runtime::start();
+    runtime.apply(&judge_inside(&model(runtime.path())));
+    let thing = |options: serde_json::Value| {
+        json!({"attributes": {"services": {"judge": options}},
+               "features": {"environment": {"properties": {"x": 5}},
+                            "other": {"properties": {"y": 30}}}})
+    };
+    assert_eq!(runtime.put("/api/2/things/lab:off", &thing(json!({"enabled": false}))), 201);
+    let own = json!({"inputs": ["other/y"]});
+    assert_eq!(runtime.put("/api/2/things/lab:own", &thing(own)), 201);
+    // By then a verdict about the first would have been there, too.
+    assert_eq!(runtime.properties("lab:own", "judge", |_| true)["label"], "high");
+    assert!(runtime.thing("lab:off")["features"]["judge"].is_null());
+    // A change of the twin's own input calls the service, one of the service's input does not.
+    let put = |twin: &str, path: &str, value: u32| {
+        let path = format!("/api/2/things/lab:{twin}/features/{path}");
+        assert_eq!(runtime.put(&path, &json!(value)), 204);
+    };
+    let revision = runtime.thing("lab:own")["_revision"].as_u64().unwrap();
+    put("own", "environment/properties/x", 31);
+    put("own", "other/properties/y", 3);
+    let low = runtime.properties("lab:own", "judge", |verdict| verdict["label"] == "low");
+    assert_eq!(low["ofRevision"], revision + 2);
+    // Enabled, it judges what is there.
+    let path = "/api/2/things/lab:off/attributes/services/judge/enabled";
+    assert_eq!(runtime.put(path, &json!(true)), 204);
+    assert_eq!(runtime.properties("lab:off", "judge", |_| true)["label"], "low");
+    // A twin that gives what is not there is not judged.
+    assert_eq!(runtime.put("/api/2/things/lab:none", &thing(json!({"inputs": [7]}))), 201);
+    put("off", "environment/properties/x", 30);
+    assert_eq!(
+        runtime.properties("lab:off", "judge", |verdict| verdict["label"] == "high")["model"],
+        "m"
+    );
+    assert!(runtime.thing("lab:none")["features"]["judge"].is_null());
+}
+
+#[test]
 fn a_twin_whose_service_was_away_is_judged_when_an_instance_registers() {
     let runtime = Runtime::start();
     model(runtime.path());

@@ -227,3 +227,30 @@ fn nothing_to_validate_is_a_usage_error() {
     "#]],
     );
 }
+
+#[test]
+fn files_that_a_model_names_are_looked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let digest = "0".repeat(64);
+    let text = format!(
+        "kind: Model\nmetadata: {{name: a}}\nspec:\n  classifier: forest\n  train:\n    data: data/a.csv\n---\n\
+         kind: Model\nmetadata: {{name: b}}\nspec:\n  classifier: forest\n  file: b.etm\n  digest: sha256:{digest}\n"
+    );
+    fs::write(directory.path().join("models.yaml"), text).unwrap();
+    let run = edgetwin_in(directory.path(), &["validate", "models.yaml"], "");
+    snapshot(&run, expect![[""]]);
+    fs::create_dir(directory.path().join("data")).unwrap();
+    fs::write(directory.path().join("data/a.csv"), "").unwrap();
+    fs::write(directory.path().join("b.etm"), "").unwrap();
+    let run = edgetwin_in(directory.path(), &["validate", "models.yaml", "--strict"], "");
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_merge_key_is_answered_with_its_cure() {
+    let directory = tempfile::tempdir().unwrap();
+    let text =
+        "kind: Twin\nmetadata: {name: a}\nspec:\n  <<: {model: m}\n  attributes: {floor: 1}\n";
+    let run = edgetwin_in(directory.path(), &["validate", "-"], text);
+    snapshot(&run, expect![[""]]);
+}

@@ -2,6 +2,7 @@
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
 
+use super::functions;
 use super::parse::Durations;
 use super::term::{
     Binary, CHANNEL_STATES, ExprError, Fact, Fault, LinkField, NodeField, Property, PropertyRef,
@@ -16,11 +17,6 @@ const WINDOWS: &[(&str, Window)] = &[
     ("stddev", Window::Stddev),
     ("rate", Window::Rate),
     ("count", Window::Count),
-];
-
-const FUNCTIONS: &[&str] = &[
-    "verdict", "age", "avg", "min", "max", "stddev", "rate", "count", "any", "all", "value",
-    "label", "channel", "has", "abs",
 ];
 
 const VERDICT_FIELDS: &[(&str, VerdictField)] = &[
@@ -662,7 +658,7 @@ impl<'a> Checker<'a> {
                     at,
                     name,
                     format!("there is no function `{name}`"),
-                    FUNCTIONS,
+                    &functions::names(),
                 );
                 None
             }

@@ -35,12 +35,15 @@ impl<'a> Checker<'a, '_> {
             }
         }
         if groups.is_empty() {
-            // Nothing selected yet: any model's property may be meant.
-            models.extend(self.index.items.iter().filter_map(|item| match item.spec {
+            // Nothing selected yet: any model's property may be meant, also of a model that has
+            // mistakes of its own.
+            let declared = self.index.items.iter().filter(|item| item.kind == Kind::TwinModel);
+            let broken = declared.clone().any(|item| item.spec.is_none());
+            models.extend(declared.filter_map(|item| match item.spec {
                 Some(Spec::TwinModel(model)) => Some(&**model),
                 _ => None,
             }));
-            scope.open = models.is_empty();
+            scope.open = models.is_empty() || broken;
         }
         for model in models {
             for (feature, content) in &model.features {

@@ -5,6 +5,8 @@
 //! safe to repeat. One file a kind; here is only which of them an object goes to.
 
 mod aggregate;
+#[cfg(test)]
+mod fields;
 pub(super) mod model;
 mod rule;
 mod service;
@@ -21,7 +23,7 @@ use super::reconciler::Reconciler;
 use super::status::Finding;
 use super::stored::Stored;
 use crate::kinds::{Kind, Spec};
-use crate::manifest::{self, Object};
+use crate::manifest::Object;
 
 impl Reconciler {
     /// Makes things as an object asks, and reports how far that is.
@@ -46,8 +48,8 @@ impl Reconciler {
             Spec::TwinAggregate(spec) => self.aggregate(key, stored, spec, labels),
             Spec::Model(spec) => self.model(key, &object.metadata.annotations, spec),
             Spec::Service(spec) => self.service(key, spec),
-            Spec::ContextRule(spec) => self.rule(key, spec),
-            _ => Finding::not_acted_on(manifest::not_acted_on(object).join("; ")),
+            Spec::ContextRule(spec) => self.rule(key, spec, &object.not_acted_on()),
+            _ => Finding::not_acted_on(object.not_acted_on().join("; ")),
         }
     }
 
@@ -95,7 +97,7 @@ impl Reconciler {
                 self.declare_nodes(key, &set.template.spec, &names);
             }
             // Its mistakes are reported when it is reconciled.
-            Ok(Spec::ContextRule(spec)) => drop(self.rule(key, &spec)),
+            Ok(Spec::ContextRule(spec)) => drop(self.rule(key, &spec, &[])),
             _ => {}
         }
     }

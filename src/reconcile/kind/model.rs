@@ -14,22 +14,21 @@ use serde_json::json;
 use crate::edgeai::generate::{CHANNELS, SyntheticWorld};
 use crate::edgeai::train::{self, Dataset, Recipe};
 use crate::edgeai::{self, Model};
-use crate::kinds::{Classifier, ModelSpec, TrainingParameters, TrainingRecipe};
+use crate::kinds::{Classifier, DATA_ANNOTATION, ModelSpec, TrainingParameters, TrainingRecipe};
 use crate::reconcile::digest::digest_of;
-use crate::reconcile::disk::DATA_ANNOTATION;
 use crate::reconcile::key::ObjectKey;
 use crate::reconcile::reconciler::Reconciler;
 use crate::reconcile::status::Finding;
 use crate::reconcile::working::{Training, lock};
 
 /// Rises when training gives other models for the same recipe; kept models are then made anew.
-const TRAINER: u32 = 1;
+const TRAINER: u32 = 2;
 
 /// Rows that a generator makes where a recipe names no number.
 const ROWS_DEFAULT: u32 = 4000;
 
 /// The generator's world: so many rooms, watched for a week, so that nights and weekends are in.
-const ROOMS: u32 = 4;
+const ROOMS: u32 = 8;
 const DAYS: f64 = 7.0;
 
 /// Time between two looks at whether it is a model's turn to be trained.
@@ -48,11 +47,8 @@ impl Reconciler {
         annotations: &BTreeMap<String, String>,
         spec: &ModelSpec,
     ) -> Finding {
-        let classifier = match spec.classifier {
-            Classifier::Forest => edgeai::Classifier::Forest,
-            Classifier::Svm => edgeai::Classifier::Svm,
-            Classifier::Mlp => edgeai::Classifier::Mlp,
-            Classifier::Onnx => return Finding::not_acted_on("ONNX models are not loaded yet"),
+        let Some(classifier) = loaded(spec.classifier) else {
+            return Finding::not_acted_on("ONNX models are not loaded yet");
         };
         let data = annotations.get(DATA_ANNOTATION).map(|digest| plain(digest));
         let Some(source) = source(spec, data) else {
@@ -190,7 +186,7 @@ fn plain(digest: &str) -> &str {
 }
 
 /// The digest under which a model is kept: of its file, or of its recipe.
-fn source(spec: &ModelSpec, data: Option<&str>) -> Option<String> {
+pub(super) fn source(spec: &ModelSpec, data: Option<&str>) -> Option<String> {
     match (&spec.digest, &spec.train) {
         (Some(digest), _) => Some(plain(digest).to_owned()),
         (None, Some(recipe)) => Some(recipe_digest(spec, recipe, data)),
@@ -220,7 +216,11 @@ fn recipe_digest(spec: &ModelSpec, recipe: &TrainingRecipe, data: Option<&str>) 
 }
 
 /// Whether a model is what its object says.
-fn fits(spec: &ModelSpec, classifier: edgeai::Classifier, model: &Model) -> Result<(), String> {
+pub(super) fn fits(
+    spec: &ModelSpec,
+    classifier: edgeai::Classifier,
+    model: &Model,
+) -> Result<(), String> {
     let meta = model.meta();
     if meta.classifier != classifier {
         return Err(format!("the model is of the sort {}, not {classifier}", meta.classifier));
@@ -238,22 +238,29 @@ fn fits(spec: &ModelSpec, classifier: edgeai::Classifier, model: &Model) -> Resu
     Ok(())
 }
 
+/// The classifier that models of a sort are loaded as; `None` for a sort that is not loaded yet.
+pub(super) fn loaded(classifier: Classifier) -> Option<edgeai::Classifier> {
+    match classifier {
+        Classifier::Forest => Some(edgeai::Classifier::Forest),
+        Classifier::Svm => Some(edgeai::Classifier::Svm),
+        Classifier::Mlp => Some(edgeai::Classifier::Mlp),
+        Classifier::Onnx => None,
+    }
+}
+
 /// Trains; the model's bytes, and a line about how good it is.
-fn fit(
+pub(super) fn fit(
     spec: &ModelSpec,
     recipe: &TrainingRecipe,
     classifier: edgeai::Classifier,
     csv: Option<&[u8]>,
 ) -> Result<(Vec<u8>, String), String> {
     let data = match csv {
-        Some(csv) => {
-            let csv = first_rows(csv, recipe.rows);
-            Dataset::from_csv(csv, &recipe.target, &spec.inputs)
-        }
+        Some(csv) => Dataset::from_csv_rows(csv, &recipe.target, &spec.inputs, recipe.rows),
         None => generated(recipe, &spec.inputs),
     };
     let data = data.map_err(|error| error.to_string())?;
-    let recipe = train_recipe(recipe, classifier)?;
+    let recipe = train_recipe(recipe, classifier, data.inputs().len())?;
     let (model, report) = train::fit_and_test(&data, &recipe).map_err(|error| error.to_string())?;
     let words = match &report.test {
         None => format!("fitted to {} rows, not tested", report.rows_train),
@@ -269,13 +276,17 @@ fn fit(
     Ok((model.to_bytes(), words))
 }
 
-fn train_recipe(recipe: &TrainingRecipe, classifier: edgeai::Classifier) -> Result<Recipe, String> {
+fn train_recipe(
+    recipe: &TrainingRecipe,
+    classifier: edgeai::Classifier,
+    inputs: usize,
+) -> Result<Recipe, String> {
     let mut all = Recipe::new(classifier);
     all.seed = recipe.seed;
     all.threads = std::thread::available_parallelism().map_or(1, |n| n.get().max(2) - 1);
     all.set_test(recipe.test.as_fraction()).map_err(|error| error.to_string())?;
     let known: Vec<&str> = all.named().into_iter().map(|(name, _)| name).collect();
-    for (name, value) in parameters(&recipe.parameters) {
+    for (name, value) in parameters(&recipe.parameters, inputs) {
         // Parameters of other classifiers were warned of when the manifest was checked.
         if known.contains(&name) {
             all.set(name, &value).map_err(|error| error.to_string())?;
@@ -285,7 +296,7 @@ fn train_recipe(recipe: &TrainingRecipe, classifier: edgeai::Classifier) -> Resu
 }
 
 /// The settings of a manifest in the trainer's names.
-fn parameters(given: &TrainingParameters) -> Vec<(&'static str, String)> {
+fn parameters(given: &TrainingParameters, inputs: usize) -> Vec<(&'static str, String)> {
     let hidden = given
         .hidden
         .as_ref()
@@ -294,6 +305,12 @@ fn parameters(given: &TrainingParameters) -> Vec<(&'static str, String)> {
         ("trees", given.trees.map(|n| n.to_string())),
         ("depth", given.depth.map(|n| n.min(30).to_string())),
         ("min-leaf", given.min_leaf.map(|n| n.to_string())),
+        (
+            "features",
+            given
+                .features
+                .map(|share| (share.as_fraction() * inputs as f64).ceil().max(1.0).to_string()),
+        ),
         ("c", given.c.map(|x| x.to_string())),
         ("gamma", given.gamma.map(|x| x.to_string())),
         ("hidden", hidden),
@@ -324,7 +341,7 @@ fn generated(recipe: &TrainingRecipe, inputs: &[String]) -> Result<Dataset, trai
         .filter_map(|name| CHANNELS.iter().position(|channel| channel == name))
         .collect();
     let samples: Vec<(Vec<f32>, &'static str)> = plan
-        .samples()
+        .training_samples()
         .map(|(_, _, sample)| {
             (columns.iter().map(|&column| sample.values[column]).collect(), sample.label())
         })
@@ -332,33 +349,9 @@ fn generated(recipe: &TrainingRecipe, inputs: &[String]) -> Result<Dataset, trai
     Dataset::from_rows(names, samples.iter().map(|(row, label)| (&row[..], *label)))
 }
 
-/// The header and at most so many rows of CSV.
-fn first_rows(csv: &[u8], rows: Option<u32>) -> &[u8] {
-    let Some(rows) = rows else { return csv };
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(csv);
-    let mut record = csv::ByteRecord::new();
-    for _ in 0..rows {
-        match reader.read_byte_record(&mut record) {
-            Ok(true) => {}
-            // The end, or a fault that reading it in earnest will name.
-            _ => return csv,
-        }
-    }
-    let end = usize::try_from(reader.position().byte()).unwrap_or(csv.len());
-    &csv[..end.min(csv.len())]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_recipe_with_rows_reads_no_more_of_the_file() {
-        let csv = b"a,label\n1,x\n\"2\n2\",y\n3,x\n";
-        assert_eq!(first_rows(csv, Some(2)), b"a,label\n1,x\n\"2\n2\",y\n");
-        assert_eq!(first_rows(csv, Some(9)), csv);
-        assert_eq!(first_rows(csv, None), csv);
-    }
 
     #[test]
     fn the_generator_gives_the_rows_and_columns_that_are_asked_for() {
@@ -375,5 +368,37 @@ mod tests {
         let data = generated(&recipe(Some(1000)), &names).unwrap();
         assert_eq!((data.len(), data.inputs()), (1000, &names[..]));
         assert_eq!(generated(&recipe(None), &[]).unwrap().len(), ROWS_DEFAULT as usize);
+    }
+
+    /// What the quickstart shows first: a room in which people talk in the dark is not normal.
+    #[test]
+    fn the_quickstart_forest_judges_what_people_see_at_once_as_they_would() {
+        use crate::kinds::Spec;
+        let objects = crate::manifest::load(&["manifests/quickstart".to_owned()], &[]).objects;
+        let spec = objects.iter().find_map(|object| match &object.spec {
+            Spec::Model(spec) if object.metadata.name == "anomaly-forest" => Some(spec.clone()),
+            _ => None,
+        });
+        let spec = spec.unwrap();
+        let (bytes, words) =
+            fit(&spec, spec.train.as_ref().unwrap(), edgeai::Classifier::Forest, None).unwrap();
+        let model = Model::from_bytes(&bytes).unwrap();
+        let mut prediction = edgeai::Prediction::default();
+        for (row, label) in [
+            // Temperature, humidity, loudness, light.
+            ([21.1, 43.7, 47.6, 643.0], "normal"),
+            ([20.5, 44.0, 34.0, 0.0], "normal"),
+            ([22.4, 44.0, 50.0, 480.0], "normal"),
+            ([21.4, 43.0, 53.0, 0.0], "anomalous"),
+            ([21.4, 42.7, 45.9, 0.0], "anomalous"),
+            ([50.0, 40.0, 40.0, 300.0], "anomalous"),
+            ([21.4, 0.0, 34.0, 0.0], "anomalous"),
+        ] {
+            model.predict(&row, &mut prediction).unwrap();
+            let given = (model.label(prediction.label), prediction.score);
+            assert_eq!(given.0, label, "{row:?}: {given:?}; {words}");
+        }
+        let f1: f64 = words.split("anomalous ").nth(1).unwrap()[..5].parse().unwrap();
+        assert!(f1 > 0.88, "{words}");
     }
 }

@@ -4,7 +4,6 @@ use crate::cacc::expr::{self, Scope, Service};
 use crate::cacc::rule::{Asked, Class, Effect, Rule, Settings, Target, Threshold, Times};
 use crate::kinds::DEFAULT_NAMESPACE;
 use crate::kinds::{ContextRuleSpec, Deadband, Duration, Kind, TrafficClass, Transmission};
-use crate::manifest;
 use crate::reconcile::key::{ObjectKey, lookup_order};
 use crate::reconcile::reconciler::Reconciler;
 use crate::reconcile::status::Finding;
@@ -13,7 +12,14 @@ use crate::wire::Program;
 
 impl Reconciler {
     /// Declares a rule to the controller.
-    pub(super) fn rule(&self, key: &ObjectKey, spec: &ContextRuleSpec) -> Finding {
+    ///
+    /// * `not_acted_on`: what of it nothing acts on yet, for its condition.
+    pub(super) fn rule(
+        &self,
+        key: &ObjectKey,
+        spec: &ContextRuleSpec,
+        not_acted_on: &[String],
+    ) -> Finding {
         let names = |kind| -> Vec<String> {
             let objects = self.objects();
             let of_kind =
@@ -27,7 +33,6 @@ impl Reconciler {
         match rule(key, spec, resolve, &services, &channels) {
             Ok(rule) => {
                 self.context.control.set_rule(rule);
-                let not_acted_on = manifest::rule_not_acted_on(spec);
                 match not_acted_on.is_empty() {
                     true => Finding::ready("InForce", "the rule is judged"),
                     false => Finding::ready(

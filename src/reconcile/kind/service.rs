@@ -65,11 +65,9 @@ impl Reconciler {
                             .iter()
                             .map(|input| (input.feature.clone(), input.property.clone()))
                             .collect(),
-                        external: spec.external || spec.process.is_some(),
                         model,
                         replicas: spec.replicas,
                         timeout: spec.timeout.as_std(),
-                        lease: spec.lease.as_std(),
                         balancing: spec.balancing,
                         overload: spec.overload,
                     });

@@ -161,7 +161,7 @@ pub(super) fn set_names(key: &ObjectKey, stored: &Stored) -> BTreeSet<String> {
 
 /// A node as the controller knows it: what the twin says of its transmission stands before what
 /// the profile says.
-fn node(
+pub(super) fn node(
     twin: &TwinSpec,
     profile: Option<&NodeProfileSpec>,
     model: Option<&TwinModelSpec>,

@@ -34,7 +34,7 @@ impl Reconciler {
     }
 }
 
-fn rules(model: &TwinModelSpec) -> NodeModel {
+pub(super) fn rules(model: &TwinModelSpec) -> NodeModel {
     let features = model.features.iter().map(|(feature, of)| {
         let properties = of.properties.iter().map(|(name, property)| {
             let kind = match property.value_type {
