@@ -2,7 +2,6 @@
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
 
-use super::functions;
 use super::parse::Durations;
 use super::term::{
     Binary, CHANNEL_STATES, ExprError, Fact, Fault, LinkField, NodeField, Property, PropertyRef,
@@ -17,6 +16,11 @@ const WINDOWS: &[(&str, Window)] = &[
     ("stddev", Window::Stddev),
     ("rate", Window::Rate),
     ("count", Window::Count),
+];
+
+const FUNCTIONS: &[&str] = &[
+    "verdict", "age", "avg", "min", "max", "stddev", "rate", "count", "any", "all", "value",
+    "label", "channel", "has", "abs",
 ];
 
 const VERDICT_FIELDS: &[(&str, VerdictField)] = &[
@@ -658,7 +662,7 @@ impl<'a> Checker<'a> {
                     at,
                     name,
                     format!("there is no function `{name}`"),
-                    &functions::names(),
+                    FUNCTIONS,
                 );
                 None
             }

@@ -27,7 +27,6 @@
 
 mod check;
 pub mod eval;
-mod functions;
 mod parse;
 pub mod reference;
 mod term;
@@ -39,7 +38,6 @@ use cel::parser::Parser;
 use check::Checker;
 use parse::{explain_syntax, offset_of, take_out_durations};
 
-pub use functions::FUNCTIONS;
 pub use term::{
     Checked, EXPRESSION_BYTES_MAX, ExprError, Fact, Fault, LinkField, NodeField, Property,
     PropertyRef, Scope, Service, Term, Type, VerdictField, Window,
@@ -170,27 +168,6 @@ mod tests {
             Ok(_) => Vec::new(),
             Err(errors) => errors.iter().map(|error| (error.fault, error.offset)).collect(),
         }
-    }
-
-    #[test]
-    fn every_function_that_is_listed_can_be_called_as_its_example_says() {
-        let mut scope = scope();
-        scope.properties.push(Property {
-            feature: "air-quality".to_owned(),
-            name: "pm-10".to_owned(),
-            value: Type::Number(None),
-        });
-        scope.services.push(Service { name: "data-anomaly".to_owned(), labels: None });
-        scope.channels.push("wifi".to_owned());
-        for function in FUNCTIONS {
-            assert!(function.example.contains(&format!("{}(", function.name)), "{function:?}");
-            let checked = check(function.example, &scope);
-            assert!(checked.is_ok(), "{function:?}: {checked:?}");
-        }
-        // Another name is answered with one of these.
-        let errors = check("avrg(temperature, 1m) > 3", &scope).unwrap_err();
-        assert_eq!(errors[0].fault, Fault::UnknownFunction);
-        assert!(errors[0].help.contains("avg"), "{errors:?}");
     }
 
     #[test]
