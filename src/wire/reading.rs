@@ -4,7 +4,7 @@
 //! values by feature, `{"environment": {"temperature": 21.5}}`, or bare where the twin's model has
 //! the name once, `{"temperature": 21.5}`. Beside them may stand `seq` (counts readings), `boot`
 //! (counts boots), `time` (the node's clock: RFC 3339, or seconds or milliseconds since 1970, which
-//! are told apart by their size), and what generated firmware adds:
+//! are distinguished by their size), and what generated firmware adds:
 //! `k`, `ms` (uptime), `program`, `old` (see `wire`).
 //!
 //! Not here: sockets (`broker::listener`), twins (`twin`).

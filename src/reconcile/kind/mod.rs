@@ -5,12 +5,12 @@
 //! safe to repeat. One file a kind; here is only which of them an object goes to.
 
 mod aggregate;
-#[cfg(test)]
-mod fields;
 pub(super) mod model;
 mod rule;
 mod service;
 mod staged;
+#[cfg(test)]
+mod tests;
 mod twin;
 mod twin_model;
 
