@@ -4,8 +4,9 @@ namespace emulated {
 
 class Dht22 : public Part {
  public:
-  Dht22() : temperature_(0), humidity_(0) {}
+  Dht22() : measured_(false), temperature_(0), humidity_(0) {}
   int answer(uint8_t *spans) override {
+    if (!measured_) return 0;  // Nothing is measured yet: no answer, as from a sensor that starts.
     const int cold = temperature_ < 0, tenths = cold ? -temperature_ : temperature_;
     const uint8_t bytes[4] = {static_cast<uint8_t>(humidity_ >> 8), static_cast<uint8_t>(humidity_),
                               static_cast<uint8_t>(tenths >> 8 | (cold ? 0x80 : 0)), static_cast<uint8_t>(tenths)};
@@ -14,10 +15,12 @@ class Dht22 : public Part {
 
  protected:
   void measure(const char *quantity, double value) override {
+    measured_ = true;
     (*quantity == 't' ? temperature_ : humidity_) = rounded(value * 10);
   }
 
  private:
+  bool measured_;
   int temperature_, humidity_;
 };
 
