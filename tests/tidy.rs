@@ -339,8 +339,11 @@ impl Source {
         let src = root().join("src");
         let files = rust_files(&src);
         // Unit tests in files of their own are declared under `#[cfg(test)]`.
-        let is_test =
-            |file: &PathBuf| file.iter().any(|part| part == "tests.rs" || part == "tests");
+        // Below `src` only: the checkout itself may lie in a folder of that name.
+        let is_test = |file: &PathBuf| {
+            let below = file.strip_prefix(&src).unwrap_or(file);
+            below.iter().any(|part| part == "tests.rs" || part == "tests")
+        };
         let modules =
             files.iter().filter(|file| !is_test(file)).map(|file| Module::read(&src, file));
         Self { modules: modules.collect() }
