@@ -280,6 +280,25 @@ fn an_actuator_that_settles_on_another_value_is_not_asked_again() {
 }
 
 #[test]
+fn a_node_that_settles_on_something_near_is_not_asked_again_and_that_is_stored() {
+    let mut bench = Bench::new();
+    bench.state(1, 1000);
+    bench.settle(None);
+    bench.settle(Some(&faster()));
+    let near = json!({"program": "interval", "pmin": 250, "pmax": 250, "kept": 1});
+    bench.answer(json!({ "tx": near }));
+    assert!(bench.session.transmission.is_satisfied());
+    assert_eq!(bench.settle(Some(&faster())), [""; 0]);
+    let record = bench.session.take_record(BTreeMap::new).unwrap();
+    let text = serde_json::to_string(&record).unwrap();
+    let mut other = Bench::new();
+    other.session.restore(serde_json::from_str(&text).unwrap());
+    let accepted = |bench: &Bench| bench.session.transmission.accepted.clone();
+    assert!(accepted(&bench).is_some());
+    assert_eq!(accepted(&other), accepted(&bench));
+}
+
+#[test]
 fn an_answer_that_could_not_be_stored_is_asked_for_again() {
     let mut bench = Bench::new();
     bench.state(1, 1000);
