@@ -441,6 +441,7 @@ UNO_PINS = {"analog": ["A0"], "digital": ["5"]}
 
 def batches(listed):
     """Parts by how many fit one node."""
+    listed = list(listed)
     batch, measured, analog = [], 0, 0
     for part in listed:
         more, pins = len(part.get("measures", [])), part["connection"] == "analog"
@@ -449,6 +450,9 @@ def batches(listed):
             batch, measured, analog = [], 0, 0
         batch.append(part)
         measured, analog = measured + more, analog + pins
+    if len(batch) == 1:
+        # A node whose only part has no value sends nothing, so it could not be seen that it has none.
+        batch.insert(0, listed[0])
     yield batch
 
 
