@@ -238,7 +238,9 @@ fn files_that_a_model_names_are_looked_for() {
     );
     fs::write(directory.path().join("models.yaml"), text).unwrap();
     let run = edgetwin_in(directory.path(), &["validate", "models.yaml"], "");
-    snapshot(&run, expect![[r#"
+    snapshot(
+        &run,
+        expect![[r#"
         exit 78
         --- stderr
         error[ET0001]: Model `a` names `data/a.csv`, which does not exist
@@ -259,7 +261,8 @@ fn files_that_a_model_names_are_looked_for() {
         hint: a runtime that has a file with this digest already does not need it
 
         1 error and 1 warning in 1 file. Nothing would be applied.
-    "#]]);
+    "#]],
+    );
     fs::create_dir(directory.path().join("data")).unwrap();
     fs::write(directory.path().join("data/a.csv"), "").unwrap();
     fs::write(directory.path().join("b.etm"), "").unwrap();
@@ -273,7 +276,9 @@ fn a_merge_key_is_answered_with_its_cure() {
     let text =
         "kind: Twin\nmetadata: {name: a}\nspec:\n  <<: {model: m}\n  attributes: {floor: 1}\n";
     let run = edgetwin_in(directory.path(), &["validate", "-"], text);
-    snapshot(&run, expect![[r#"
+    snapshot(
+        &run,
+        expect![[r#"
         exit 78
         --- stderr
         error[ET0006]: `<<` merge keys are not supported
@@ -286,5 +291,6 @@ fn a_merge_key_is_answered_with_its_cure() {
         hint: what many twins have in common goes into a TwinSet's `template`
 
         1 error in 1 file. Nothing would be applied.
-    "#]]);
+    "#]],
+    );
 }
