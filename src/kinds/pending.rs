@@ -1,7 +1,7 @@
 //! What a manifest may say and nothing acts on yet, declared beside each kind's struct.
 //!
 //! `apply`, `plan` and `run` print one sentence for each such field that an object gives. A field
-//! that is neither acted on nor listed fails `reconcile::kind::fields`, so a new one cannot be
+//! that is neither acted on nor listed fails `reconcile::kind::tests`, so a new one cannot be
 //! accepted and ignored.
 //!
 //! Not here: whether a field is well-formed (`manifest::check`).

@@ -44,6 +44,8 @@ fn missing_file(object: &Object, sources: &[Source]) -> Option<Diagnostic> {
     let Spec::Model(model) = &object.spec else { return None };
     let data = model.train.as_ref().and_then(|recipe| recipe.data.as_deref());
     let (name, path) = match (&model.file, data) {
+        // What contradicts itself is reported as that.
+        (Some(_), _) if model.digest.is_none() || model.train.is_some() => return None,
         (Some(file), _) => (file.as_str(), ["spec", "file"].as_slice()),
         (None, data) => (data?, ["spec", "train", "data"].as_slice()),
     };
